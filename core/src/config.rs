@@ -1,0 +1,388 @@
+//! Every setting, read once at the start from the environment, here and nowhere else.
+//!
+//! A missing or malformed one stops the start with its name, never its value. `.env.example` lists them all.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+/// Something that must not be printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value, at the place that needs it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(value: String) -> Self {
+        Self(value)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// Which settings are missing or malformed, by name.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Faults(Vec<String>);
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "settings: {}", self.0.join("; "))
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// The environment, being read: collects what is wrong, so that one start tells everything.
+pub struct Env<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<String>,
+    faults: Vec<String>,
+}
+
+impl<'a> Env<'a> {
+    /// Reads from `lookup`, which is the process's environment but in tests.
+    #[must_use]
+    pub fn new(lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self { lookup, faults: Vec::new() }
+    }
+
+    /// Ends the reading.
+    ///
+    /// # Errors
+    /// The names of all settings that were missing or malformed since the beginning.
+    pub fn finish<T>(self, settings: T) -> Result<T, Faults> {
+        if self.faults.is_empty() { Ok(settings) } else { Err(Faults(self.faults)) }
+    }
+
+    fn optional(&mut self, name: &'static str) -> Option<String> {
+        (self.lookup)(name).filter(|value| !value.is_empty())
+    }
+
+    fn required(&mut self, name: &'static str) -> String {
+        self.optional(name).unwrap_or_else(|| {
+            self.faults.push(format!("{name} is missing"));
+            String::new()
+        })
+    }
+
+    fn number<T: FromStr + PartialOrd + fmt::Display + Copy>(
+        &mut self,
+        name: &'static str,
+        default: T,
+        (least, most): (T, T),
+    ) -> T {
+        let Some(text) = self.optional(name) else { return default };
+        match text.parse() {
+            Ok(value) if value >= least && value <= most => value,
+            _ => {
+                self.faults.push(format!("{name} must be a whole number from {least} to {most}"));
+                default
+            }
+        }
+    }
+}
+
+/// The process's environment.
+#[expect(clippy::disallowed_methods, reason = "the one reader of the environment")]
+#[must_use]
+pub fn process(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Where the facts are.
+#[derive(Debug, Clone)]
+pub struct Database {
+    /// `postgres://chat_app:…@host/db`; holds a password.
+    pub url: Secret,
+    /// Connections held at most. 8 serve a hub on 2 cores (`research`: more cost the server CPU and gain nothing);
+    /// a function environment runs one request at a time and a batch of turns, and needs 2.
+    pub pool_size: usize,
+}
+
+impl Database {
+    /// Reads `DATABASE_URL` and `DATABASE_POOL_SIZE`.
+    pub fn read(env: &mut Env<'_>, default_pool_size: usize) -> Self {
+        Self {
+            url: env.required("DATABASE_URL").into(),
+            pool_size: env.number("DATABASE_POOL_SIZE", default_pool_size, (1, 1_000)),
+        }
+    }
+}
+
+/// Where hints of news are published.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    /// `redis://…`; may hold a password.
+    pub url: Secret,
+}
+
+impl Redis {
+    /// Reads `REDIS_URL`.
+    pub fn read(env: &mut Env<'_>) -> Self {
+        Self { url: env.required("REDIS_URL").into() }
+    }
+}
+
+/// Where hints of work are sent.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    /// The SQS queue's URL.
+    pub url: String,
+}
+
+impl Queue {
+    /// Reads `QUEUE_URL`; the SDK reads its own `AWS_*`.
+    pub fn read(env: &mut Env<'_>) -> Self {
+        Self { url: env.required("QUEUE_URL") }
+    }
+}
+
+/// How tokens are checked.
+#[derive(Debug, Clone)]
+pub struct Token {
+    /// The secret shared with the portal that mints them, at least 32 bytes.
+    pub secret: Secret,
+    /// The `iss` that a token must name, if any.
+    pub issuer: Option<String>,
+    /// The `aud` that a token must name, if any.
+    pub audience: Option<String>,
+}
+
+/// Shortest shared secret, in bytes: as long as the digest that it keys (RFC 7518, section 3.2).
+pub const MIN_SECRET_BYTES: usize = 32;
+
+impl Token {
+    /// Reads `JWT_SECRET`, `JWT_ISSUER` and `JWT_AUDIENCE`.
+    pub fn read(env: &mut Env<'_>) -> Self {
+        let secret = env.required("JWT_SECRET");
+        if !secret.is_empty() && secret.len() < MIN_SECRET_BYTES {
+            env.faults.push(format!("JWT_SECRET must have at least {MIN_SECRET_BYTES} bytes"));
+        }
+        Self { secret: secret.into(), issuer: env.optional("JWT_ISSUER"), audience: env.optional("JWT_AUDIENCE") }
+    }
+}
+
+/// Where the hub listens, and whose pages may open sockets.
+#[derive(Debug, Clone)]
+pub struct Edge {
+    /// Address and port to listen on.
+    pub listen: String,
+    /// Origins of pages that may connect, exactly as browsers send them: `https://portal.example`.
+    pub allowed_origins: Vec<String>,
+}
+
+impl Edge {
+    /// Reads `LISTEN` and `ALLOWED_ORIGINS` (separated by commas).
+    pub fn read(env: &mut Env<'_>) -> Self {
+        let allowed_origins: Vec<String> = env
+            .optional("ALLOWED_ORIGINS")
+            .unwrap_or_default()
+            .split(',')
+            .map(|origin| origin.trim().to_owned())
+            .filter(|origin| !origin.is_empty())
+            .collect();
+        if allowed_origins.iter().any(|origin| origin.ends_with('/') || !origin.contains("://")) {
+            env.faults.push("ALLOWED_ORIGINS must be scheme://host[:port] without a path, separated by commas".into());
+        }
+        Self { listen: env.optional("LISTEN").unwrap_or_else(|| "0.0.0.0:8080".to_owned()), allowed_origins }
+    }
+}
+
+macro_rules! numbers {
+    ($(#[$doc:meta])* $group:ident { $(
+        $(#[$field_doc:meta])* $field:ident: $type:ty = $default:literal in $least:literal..$most:literal, $name:literal;
+    )* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub struct $group { $($(#[$field_doc])* pub $field: $type,)* }
+
+        impl Default for $group {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+
+        impl $group {
+            /// The names of these settings.
+            pub const NAMES: &[&str] = &[$($name),*];
+
+            /// Reads them; each has a default and a range.
+            pub fn read(env: &mut Env<'_>) -> Self {
+                Self { $($field: env.number($name, $default, ($least, $most)),)* }
+            }
+        }
+    };
+}
+
+numbers! {
+    /// What a peer can grow, and how far. Over each is an error with its documented code, nothing else.
+    Limits {
+        /// Longest message text, in Unicode code points.
+        text_chars: usize = 16_000 in 1..1_000_000, "LIMIT_TEXT_CHARS";
+        /// Largest frame or body, in bytes.
+        frame_bytes: usize = 262_144 in 1_024..16_777_216, "LIMIT_FRAME_BYTES";
+        /// Longest wait for the first frame, in milliseconds: long enough for a phone waking its radio.
+        auth_ms: u64 = 10_000 in 100..120_000, "LIMIT_AUTH_MS";
+        /// Time between two pings, in milliseconds: well below half of a load balancer's usual 60 s idle time.
+        ping_ms: u64 = 25_000 in 100..300_000, "LIMIT_PING_MS";
+        /// Sockets one user may hold on this hub.
+        user_sockets: usize = 20 in 1..1_000_000, "LIMIT_USER_SOCKETS";
+        /// Sockets this hub holds at most.
+        hub_sockets: usize = 100_000 in 1..10_000_000, "LIMIT_HUB_SOCKETS";
+        /// Messages a minute one user may send through this hub, on average.
+        user_messages_per_minute: u32 = 30 in 1..1_000_000_000, "LIMIT_USER_MESSAGES_PER_MINUTE";
+        /// Messages one user may send at once.
+        user_messages_burst: u32 = 10 in 1..1_000_000_000, "LIMIT_USER_MESSAGES_BURST";
+        /// Turns of one conversation that may wait.
+        queued_turns: i64 = 20 in 1..1_000_000, "LIMIT_QUEUED_TURNS";
+        /// Bytes written to a socket that its peer has not taken yet.
+        unsent_bytes: usize = 1_048_576 in 65_536..67_108_864, "LIMIT_UNSENT_BYTES";
+    }
+}
+
+numbers! {
+    /// The times of a turn's life. They hold each other up, so [`Times::read`] checks them together.
+    RawTimes {
+        /// How long a claim holds without renewal, in milliseconds.
+        lease_ms: u64 = 15_000 in 100..600_000, "TURN_LEASE_MS";
+        /// Time between two renewals, in milliseconds.
+        renew_ms: u64 = 5_000 in 10..600_000, "TURN_RENEW_MS";
+        /// Longest life of a turn from its first claim, in milliseconds.
+        turn_ms: u64 = 180_000 in 100..3_600_000, "TURN_DEADLINE_MS";
+        /// Claims of one turn at most.
+        attempts: i32 = 3 in 1..100, "TURN_ATTEMPTS";
+        /// Lambda's limit on one invocation of the orchestrator, in milliseconds.
+        function_ms: u64 = 210_000 in 1_000..900_000, "FUNCTION_TIMEOUT_MS";
+        /// How long SQS hides a message that was received, in milliseconds.
+        visibility_ms: u64 = 240_000 in 1_000..43_200_000, "QUEUE_VISIBILITY_MS";
+    }
+}
+
+/// The times of a turn's life, checked against each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// How long a claim holds without renewal.
+    pub lease: Duration,
+    /// Time between two renewals.
+    pub renew: Duration,
+    /// Longest life of a turn from its first claim.
+    pub turn: Duration,
+    /// Claims of one turn at most.
+    pub attempts: i32,
+}
+
+impl Times {
+    /// Reads the times and checks each against those that rest on it.
+    pub fn read(env: &mut Env<'_>) -> Self {
+        let raw = RawTimes::read(env);
+        for (holds, what) in [
+            (raw.renew_ms * 2 < raw.lease_ms, "TURN_RENEW_MS must be less than half of TURN_LEASE_MS"),
+            (raw.lease_ms < raw.turn_ms, "TURN_LEASE_MS must be less than TURN_DEADLINE_MS"),
+            (raw.turn_ms < raw.function_ms, "TURN_DEADLINE_MS must be less than FUNCTION_TIMEOUT_MS"),
+            (raw.function_ms < raw.visibility_ms, "FUNCTION_TIMEOUT_MS must be less than QUEUE_VISIBILITY_MS"),
+        ] {
+            if !holds {
+                env.faults.push(what.to_owned());
+            }
+        }
+        Self {
+            lease: Duration::from_millis(raw.lease_ms),
+            renew: Duration::from_millis(raw.renew_ms),
+            turn: Duration::from_millis(raw.turn_ms),
+            attempts: raw.attempts,
+        }
+    }
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self::read(&mut Env::new(&|_| None))
+    }
+}
+
+/// The level of the log, if set: `RUST_LOG`, in the notation of `tracing`.
+#[must_use]
+pub fn log_filter() -> Option<String> {
+    process("RUST_LOG").filter(|filter| !filter.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults(settings: &[(&str, &str)]) -> Vec<String> {
+        let lookup =
+            |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let mut env = Env::new(&lookup);
+        Database::read(&mut env, 8);
+        Token::read(&mut env);
+        Edge::read(&mut env);
+        Limits::read(&mut env);
+        Times::read(&mut env);
+        env.faults
+    }
+
+    const GOOD: &[(&str, &str)] =
+        &[("DATABASE_URL", "postgres://x"), ("JWT_SECRET", "0123456789abcdef0123456789abcdef")];
+
+    #[test]
+    fn a_missing_setting_is_told_by_its_name() {
+        assert_eq!(faults(&[]), ["DATABASE_URL is missing", "JWT_SECRET is missing"]);
+        assert!(faults(GOOD).is_empty());
+    }
+
+    #[test]
+    fn a_malformed_setting_is_told_by_its_name_and_never_its_value() {
+        for (name, value) in [
+            ("JWT_SECRET", "hunter2"),
+            ("LIMIT_TEXT_CHARS", "hunter2"),
+            ("LIMIT_TEXT_CHARS", "0"),
+            ("ALLOWED_ORIGINS", "hunter2"),
+            ("TURN_LEASE_MS", "9000"),
+            ("TURN_DEADLINE_MS", "300000"),
+        ] {
+            let mut settings = vec![(name, value)];
+            settings.extend_from_slice(GOOD);
+            let faults = faults(&settings);
+            assert_eq!(faults.len(), 1, "{name}={value}: {faults:?}");
+            assert!(faults[0].contains(name) && !faults[0].contains("hunter2"), "{faults:?}");
+        }
+    }
+
+    #[test]
+    fn the_example_lists_every_setting_and_no_other() {
+        let example = include_str!("../../.env.example");
+        let listed: Vec<&str> = example
+            .lines()
+            .filter_map(|line| line.trim_start_matches("# ").split_once('='))
+            .map(|(name, _)| name)
+            .filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+            .collect();
+        let read = std::cell::RefCell::new(Vec::new());
+        let lookup = |name: &str| {
+            read.borrow_mut().push(name.to_owned());
+            None
+        };
+        let mut env = Env::new(&lookup);
+        Database::read(&mut env, 8);
+        Redis::read(&mut env);
+        Queue::read(&mut env);
+        Token::read(&mut env);
+        Edge::read(&mut env);
+        Limits::read(&mut env);
+        Times::read(&mut env);
+        for name in read.borrow().iter() {
+            assert!(listed.contains(&name.as_str()), "{name} is not in .env.example");
+        }
+        for name in listed.iter().filter(|name| **name != "RUST_LOG" && !name.starts_with("AWS_")) {
+            assert!(read.borrow().iter().any(|known| known == name), ".env.example has {name}, which nothing reads");
+        }
+    }
+}

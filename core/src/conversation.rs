@@ -1,0 +1,165 @@
+//! A conversation and what is in it, as REST and the socket show them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::Code,
+    event::ServerFrame,
+    ids::{AgentId, ConversationId, MessageId, TenantId, TurnId, UserId},
+    timestamp::Timestamp,
+};
+
+/// The one thread of a person with an agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Conversation {
+    /// Its id.
+    pub id: ConversationId,
+    /// The company.
+    pub tenant_id: TenantId,
+    /// The AI employee.
+    pub agent_id: AgentId,
+    /// The AI employee's name.
+    pub agent_name: String,
+    /// When it was opened.
+    pub created_at: Timestamp,
+    /// When something last happened in it.
+    pub updated_at: Timestamp,
+    /// The beginning of its newest message; `null` while there is none.
+    pub last_message_preview: Option<String>,
+    /// Who answers.
+    pub status: Status,
+    /// Counts the resets.
+    pub epoch: i32,
+    /// The `seq` of its newest message ever; 0 while there was none.
+    pub last_seq: i64,
+}
+
+/// One entry of a conversation, as REST and the socket show it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// Its id.
+    pub id: MessageId,
+    /// Its place: 1, 2, 3 … without gaps, never restarted.
+    pub seq: i64,
+    /// Who speaks.
+    pub role: Author,
+    /// What it says.
+    pub content: String,
+    /// When it was stored.
+    pub created_at: Timestamp,
+    /// The message it answers.
+    pub reply_to: Option<MessageId>,
+    /// The person who wrote it, where that is not the one the role suggests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author_id: Option<UserId>,
+    /// What became of it; on user messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<Turn>,
+}
+
+impl Message {
+    /// The frame that brings this message to a socket that has not seen it.
+    #[must_use]
+    pub fn into_frame(self, conversation: ConversationId) -> ServerFrame {
+        match self.role {
+            Author::User => ServerFrame::Message { message: self },
+            Author::Assistant => ServerFrame::Response {
+                text: self.content,
+                conversation_id: conversation,
+                message_id: self.id,
+                seq: self.seq,
+                turn_id: self.reply_to.map(TurnId::from),
+                created_at: self.created_at,
+                author_id: self.author_id,
+            },
+        }
+    }
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// The turn's id.
+    pub id: TurnId,
+    /// Where it is.
+    pub state: TurnState,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
+}
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$word_doc:meta])* $variant:ident = $word:literal)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum $name {
+            $($(#[$word_doc])* #[serde(rename = $word)] $variant,)*
+        }
+
+        impl $name {
+            /// The word as tables and clients write it.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = String;
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($word => Ok(Self::$variant),)*
+                    other => Err(format!("{}: no such value: {other}", stringify!($name))),
+                }
+            }
+        }
+    };
+}
+
+words! {
+    /// Who speaks.
+    Author {
+        /// The portal user.
+        User = "user"
+        /// The agent, or a person in its stead.
+        Assistant = "assistant"
+    }
+}
+
+words! {
+    /// Who answers in a conversation.
+    Status {
+        /// The agent.
+        Agent = "agent"
+        /// A person.
+        Escalated = "escalated"
+    }
+}
+
+words! {
+    /// Who is typing.
+    Origin {
+        /// The agent, or a person in its stead.
+        Agent = "agent"
+        /// The portal user, elsewhere.
+        User = "user"
+    }
+}
+
+words! {
+    /// Where a turn is.
+    TurnState {
+        /// Waits for its predecessors or a worker.
+        Queued = "queued"
+        /// A worker has it.
+        Running = "running"
+        /// Ended: the reply is stored.
+        Answered = "answered"
+        /// Ended: `code` says why.
+        Failed = "failed"
+        /// Ended: the user or a reset stopped it.
+        Stopped = "stopped"
+        /// Ended: a person answers.
+        Escalated = "escalated"
+    }
+}

@@ -1,0 +1,237 @@
+//! The frames of the socket, both ways. The server's are also what is published on the bus.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    caller::Role,
+    conversation::{Message, Origin, Status, TurnState},
+    error::Code,
+    ids::{ClientMessageId, ConversationId, MessageId, SocketId, TenantId, TurnId, UserId},
+    timestamp::Timestamp,
+};
+
+/// What a client sends. Unknown fields are ignored.
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ClientFrame {
+    /// Must be the first; later it brings a fresh token.
+    Auth(Auth),
+    /// A message for the agent.
+    Message {
+        /// What it says.
+        text: String,
+        /// The client's own id of it.
+        #[serde(default)]
+        client_message_id: Option<ClientMessageId>,
+    },
+    /// Ends a turn that is still open.
+    Stop {
+        /// Which.
+        turn_id: TurnId,
+    },
+    /// Any other `type`.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Who the client says it is, and where it was.
+#[derive(Deserialize)]
+pub struct Auth {
+    /// The signed token; the only field that is believed.
+    pub token: String,
+    /// As in the original; compared, never believed.
+    #[serde(default, rename = "userId")]
+    pub user_id: Option<UserId>,
+    /// As in the original; compared, never believed.
+    #[serde(default)]
+    pub role: Option<Role>,
+    /// As in the original; compared, never believed.
+    #[serde(default, rename = "tenantId")]
+    pub tenant_id: Option<TenantId>,
+    /// The newest `seq` this client has seen; what came after is sent first.
+    #[serde(default)]
+    pub last_seq: Option<i64>,
+    /// The epoch that `last_seq` belongs to; the current one if absent.
+    #[serde(default)]
+    pub epoch: Option<i32>,
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Auth").field("last_seq", &self.last_seq).field("epoch", &self.epoch).finish_non_exhaustive()
+    }
+}
+
+/// What the server sends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ServerFrame {
+    /// Authenticated, and everything missed was sent.
+    Ready {
+        /// The conversation of this socket.
+        conversation_id: ConversationId,
+        /// The newest `seq` of the conversation.
+        last_seq: i64,
+        /// The current epoch.
+        epoch: i32,
+        /// The client's `last_seq` was ours, and what came after it was sent.
+        resumed: bool,
+        /// When the token ends; a fresh one in another `auth` frame moves it.
+        expires_at: Timestamp,
+        /// Who answers.
+        status: Status,
+    },
+    /// Somebody is writing.
+    Typing {
+        /// The conversation.
+        conversation_id: ConversationId,
+        /// Who.
+        origin: Origin,
+        /// On the bus alone: the socket that was told directly and need not hear it again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        via: Option<SocketId>,
+    },
+    /// The client's message is stored; from here it cannot be lost.
+    Accepted {
+        /// The id it got.
+        message_id: MessageId,
+        /// Its place in the conversation.
+        seq: i64,
+        /// The turn that will answer it.
+        turn_id: TurnId,
+        /// The client's own id, if it gave one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client_message_id: Option<ClientMessageId>,
+        /// The same message was accepted before; this is its answer again.
+        duplicate: bool,
+    },
+    /// A message of this conversation that came another way.
+    Message {
+        /// The message, as in REST.
+        message: Message,
+    },
+    /// What became of a turn, unless a `response` says it.
+    Turn {
+        /// Which.
+        turn_id: TurnId,
+        /// Its state.
+        state: TurnState,
+        /// Why it failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<Code>,
+        /// The reply, where there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message_id: Option<MessageId>,
+    },
+    /// A whole reply, after it was stored.
+    Response {
+        /// What it says.
+        text: String,
+        /// The conversation.
+        conversation_id: ConversationId,
+        /// The reply's id.
+        message_id: MessageId,
+        /// Its place in the conversation.
+        seq: i64,
+        /// The turn it ends; absent on a person's answer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        turn_id: Option<TurnId>,
+        /// When it was stored.
+        created_at: Timestamp,
+        /// The person who answered in the agent's stead.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        author_id: Option<UserId>,
+    },
+    /// The conversation was handed to a person or back.
+    Status {
+        /// Who answers now.
+        status: Status,
+        /// Who handed it over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        by: Option<UserId>,
+    },
+    /// A failed turn, a bad frame, a limit.
+    Error {
+        /// One of the closed list.
+        code: Code,
+        /// A sentence for the user.
+        message: String,
+        /// The turn that failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        turn_id: Option<TurnId>,
+        /// The message that was refused.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client_message_id: Option<ClientMessageId>,
+        /// When to try again, in milliseconds.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+    },
+    /// The conversation was reset, or the client's position is not ours: drop what you show and read again.
+    Reset {
+        /// The epoch that holds now.
+        epoch: i32,
+    },
+    /// This hub is going away.
+    Reconnect {
+        /// Come back after this many milliseconds.
+        delay_ms: u64,
+    },
+}
+
+impl ServerFrame {
+    /// The frame as it is written.
+    #[must_use]
+    pub fn json(&self) -> String {
+        serde_json::to_string(self).expect("ids, numbers and text are always JSON")
+    }
+
+    /// The place in the conversation that this frame takes, for those that take one.
+    #[must_use]
+    pub fn seq(&self) -> Option<i64> {
+        match self {
+            Self::Accepted { seq, .. } | Self::Response { seq, .. } => Some(*seq),
+            Self::Message { message } => Some(message.seq),
+            Self::Ready { .. }
+            | Self::Typing { .. }
+            | Self::Turn { .. }
+            | Self::Status { .. }
+            | Self::Error { .. }
+            | Self::Reset { .. }
+            | Self::Reconnect { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_frame_is_read_for_what_it_is() {
+        let read = |text: &str| serde_json::from_str::<ClientFrame>(text);
+        assert!(matches!(read(r#"{"type":"auth","token":"t","userId":null,"extra":1}"#), Ok(ClientFrame::Auth(_))));
+        assert!(matches!(read(r#"{"type":"message","text":"hi"}"#), Ok(ClientFrame::Message { .. })));
+        assert!(matches!(read(r#"{"type":"dance","text":"hi"}"#), Ok(ClientFrame::Unknown)));
+        for bad in [r#"{"type":"message"}"#, r#"{"text":"hi"}"#, "[]", "1", "", r#"{"type":"auth","userId":"me"}"#] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_originals_response_frame_is_in_ours() {
+        let conversation = ConversationId::new();
+        let frame = ServerFrame::Response {
+            text: "hello".to_owned(),
+            conversation_id: conversation,
+            message_id: MessageId::new(),
+            seq: 2,
+            turn_id: None,
+            created_at: Timestamp::now(),
+            author_id: None,
+        };
+        let json: serde_json::Value = serde_json::from_str(&frame.json()).unwrap();
+        assert_eq!(json["type"], "response");
+        assert_eq!(json["text"], "hello");
+        assert_eq!(json["conversation_id"], conversation.to_string());
+    }
+}

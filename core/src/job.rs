@@ -1,0 +1,136 @@
+//! The body of a queue message: a [`KonstructMessage`] with the channel's extras beside its fields.
+//!
+//! On the web it is only a hint that a conversation has work: it carries ids and no text.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    error::{Error, Result},
+    ids::{ConversationId, TenantId, TurnId, UserId},
+    message::{KonstructMessage, WebEvent, normalize_web_event},
+    timestamp::Timestamp,
+};
+
+/// One message for the orchestrator.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Job {
+    /// The message itself.
+    #[serde(flatten)]
+    pub message: KonstructMessage,
+    /// What its channel's reply route needs.
+    #[serde(flatten)]
+    pub extras: Extras,
+}
+
+/// What a channel adds at the top level of the body. Taken off before the message is validated.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extras {
+    /// Web: the conversation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conversation_id: Option<ConversationId>,
+    /// Web: who wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub portal_user_id: Option<UserId>,
+    /// Slack: the placeholder to replace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placeholder_ts: Option<String>,
+    /// Slack: where to post.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel_id: Option<String>,
+    /// WhatsApp: the number that answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phone_number_id: Option<String>,
+}
+
+/// The extras by name, and one that must never have been sent: a secret, dropped unread.
+const EXTRAS: &[&str] =
+    &["conversation_id", "portal_user_id", "placeholder_ts", "channel_id", "phone_number_id", "bot_token"];
+
+impl Job {
+    /// The hint that a turn of a web conversation waits.
+    #[must_use]
+    pub fn web(tenant: TenantId, conversation: ConversationId, user: UserId, turn: TurnId) -> Self {
+        let message = normalize_web_event(WebEvent {
+            message_id: turn.into(),
+            tenant_id: tenant,
+            conversation_id: conversation,
+            portal_user_id: user,
+            display_name: None,
+            text: String::new(),
+            timestamp: Timestamp::now(),
+        });
+        let extras = Extras { conversation_id: Some(conversation), portal_user_id: Some(user), ..Extras::default() };
+        Self { message, extras }
+    }
+
+    /// The body to send.
+    #[must_use]
+    pub fn body(&self) -> String {
+        serde_json::to_string(self).expect("ids, names and text are always JSON")
+    }
+
+    /// Reads a body: the extras are taken off first, then the message is validated.
+    ///
+    /// # Errors
+    /// [`Code::Invalid`](crate::Code::Invalid), naming the first field that is wrong.
+    pub fn parse(body: &str) -> Result<Self> {
+        let unreadable = |error: serde_json::Error| Error::field("body", error.to_string());
+        let Value::Object(mut fields) = serde_json::from_str(body).map_err(unreadable)? else {
+            return Err(Error::field("body", "is not a JSON object"));
+        };
+        let extras = EXTRAS
+            .iter()
+            .filter_map(|name| Some(((*name).to_owned(), fields.remove(*name)?)))
+            .filter(|(name, _)| name != "bot_token")
+            .collect();
+        let extras = serde_json::from_value(Value::Object(extras)).map_err(unreadable)?;
+        let message = serde_json::from_value(Value::Object(fields)).map_err(unreadable)?;
+        Ok(Self { message, extras })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_job_comes_back_as_it_was_sent() {
+        let job = Job::web(TenantId::new(), ConversationId::new(), UserId::new(), TurnId::new());
+        let read = Job::parse(&job.body()).unwrap();
+        assert_eq!(read.extras, job.extras);
+        assert_eq!(read.message.id, job.message.id);
+        assert_eq!(read.message.content.text, "", "the text stays in Postgres");
+    }
+
+    #[test]
+    fn the_extras_are_taken_off_and_a_secret_is_dropped_unread() {
+        let mut body: Value = serde_json::from_str(
+            &Job::web(TenantId::new(), ConversationId::new(), UserId::new(), TurnId::new()).body(),
+        )
+        .unwrap();
+        body["bot_token"] = json!({"not": "even a string"});
+        body["placeholder_ts"] = json!("1700000000.000100");
+        body["tenant_id"] = Value::Null;
+        let job = Job::parse(&body.to_string()).unwrap();
+        assert_eq!(job.extras.placeholder_ts.as_deref(), Some("1700000000.000100"));
+        assert_eq!(job.message.tenant_id, None);
+        assert!(!job.body().contains("bot_token"));
+    }
+
+    #[test]
+    fn a_malformed_body_is_told_what_is_wrong() {
+        for (body, named) in [
+            ("", "EOF"),
+            ("[]", "not a JSON object"),
+            ("{}", "id"),
+            (r#"{"id": "1", "channel": "fax"}"#, "fax"),
+            (r#"{"conversation_id": "not an id"}"#, "UUID"),
+        ] {
+            let error = Job::parse(body).unwrap_err();
+            assert!(error.public().contains(named), "{body}: {error}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Every name in Redis. No name can be built without its tenant, which comes first.
+//!
+//! [`Topic`] and [`Key`] can be made nowhere else, so a name in a string literal does not reach the bus.
+
+use std::fmt;
+
+use crate::ids::{AgentId, ConversationId, TenantId, UserId};
+
+/// A pub-sub channel.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Topic(String);
+
+/// A key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key(String);
+
+/// Where the frames of a conversation are published: `{tenant}:webchat:response:{conversation}`.
+#[must_use]
+pub fn webchat_response_key(tenant: TenantId, conversation: ConversationId) -> Topic {
+    Topic(format!("{tenant}:webchat:response:{conversation}"))
+}
+
+/// The short-term memory of an agent about a person: `{tenant}:memory:short:{agent}:{user}`.
+#[must_use]
+pub fn memory_short_key(tenant: TenantId, agent: AgentId, user: UserId) -> Key {
+    Key(format!("{tenant}:memory:short:{agent}:{user}"))
+}
+
+/// Says that a person has taken a thread over: `{tenant}:escalation:status:{thread}`. A cache of the
+/// conversation's column; `thread` is whatever the channel calls a thread, on the web the conversation's id.
+#[must_use]
+pub fn escalation_status_key(tenant: TenantId, thread: &str) -> Key {
+    Key(format!("{tenant}:escalation:status:{thread}"))
+}
+
+impl Topic {
+    /// The name as Redis sees it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for Topic {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Key {
+    /// The name as Redis sees it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,33 @@
+//! What more than one deployable of the web chat needs.
+//!
+//! Without features this crate is pure: types and rules, no IO, no runtime. Each feature is a door to
+//! one thing outside the process: `store` to Postgres, `queue` to SQS, `bus` to Redis.
+//! Something moves in here when a second deployable needs it, not before.
+//!
+//! The idea that carries everything: **Postgres holds the facts; both pipes carry hints.**
+//! [`store`] is where the facts are; [`queue`] says *a conversation has work*, [`bus`] says
+//! *a conversation has news*. Lose, repeat or reorder any hint and only time is lost.
+
+pub mod caller;
+pub mod config;
+pub mod conversation;
+pub mod error;
+pub mod event;
+pub mod ids;
+pub mod job;
+pub mod keys;
+pub mod message;
+pub mod text;
+pub mod timestamp;
+pub mod token;
+
+#[cfg(feature = "bus")]
+pub mod bus;
+#[cfg(all(feature = "store", feature = "queue"))]
+pub mod dispatch;
+#[cfg(feature = "queue")]
+pub mod queue;
+#[cfg(feature = "store")]
+pub mod store;
+
+pub use error::{Code, Error, Kind, Result};

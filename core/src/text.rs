@@ -1,0 +1,73 @@
+//! The text of a message: what may be said, decided at the door.
+
+use serde::Serialize;
+
+use crate::error::{Code, Error, Result};
+
+/// A text that every part of the house can carry: not blank, within the limit, and
+/// without the characters that SQS or Postgres refuse.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Text(String);
+
+impl Text {
+    /// Takes a text in.
+    ///
+    /// # Errors
+    /// [`Code::TextTooLong`] over `max_chars` Unicode code points; [`Code::TextRefused`] for a blank one, or
+    /// one with NUL, another control character but tab and newline, U+FFFE or U+FFFF.
+    pub fn parse(text: String, max_chars: usize) -> Result<Self> {
+        // A code point has at most four bytes and at least one: most texts need no counting.
+        if text.len() > max_chars && text.chars().count() > max_chars {
+            return Err(Error::new(Code::TextTooLong, format!("text: at most {max_chars} characters.")));
+        }
+        if let Some(bad) = text.chars().find(|c| refused(*c)) {
+            let message = format!("text: the character U+{:04X} cannot be carried.", u32::from(bad));
+            return Err(Error::new(Code::TextRefused, message));
+        }
+        if text.trim().is_empty() {
+            return Err(Error::new(Code::TextRefused, "text: is empty."));
+        }
+        Ok(Self(text))
+    }
+
+    /// The text itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The text itself, kept.
+    #[must_use]
+    pub fn into_string(self) -> String {
+        self.0
+    }
+}
+
+/// Control characters and the two non-characters that XML, hence SQS, cannot carry.
+/// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html>.
+fn refused(c: char) -> bool {
+    (c.is_control() && !matches!(c, '\t' | '\n')) || matches!(c, '\u{fffe}' | '\u{ffff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_refused_for_what_it_is() {
+        let refusal = |text: &str| Text::parse(text.to_owned(), 5).unwrap_err().code();
+        assert_eq!(refusal("sixsix"), Code::TextTooLong);
+        assert_eq!(refusal("üüüüüü"), Code::TextTooLong);
+        for bad in ["a\0b", "\u{1b}[2J", "a\u{fffe}", "\u{ffff}", "\u{85}", "a\r\n", "", " \n\t"] {
+            assert_eq!(refusal(bad), Code::TextRefused, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_limit_counts_code_points_not_bytes() {
+        for good in ["fünf5", "😀😀😀😀😀", "a\tb\nc"] {
+            assert_eq!(Text::parse(good.to_owned(), 5).unwrap().as_str(), good);
+        }
+    }
+}
