@@ -1,0 +1,192 @@
+//! Conversations: listed, opened, read, reset.
+
+use tokio_postgres::Row;
+
+use super::{
+    LOCK, Store, column,
+    door::{Action, Seat},
+    moment, word,
+};
+use crate::{
+    conversation::Conversation,
+    error::{Code, Error, Result},
+    ids::{AgentId, ConversationId, TenantId, TurnId},
+    timestamp::Timestamp,
+    token::Identity,
+};
+
+/// Which conversations to list.
+#[derive(Debug, Clone, Copy)]
+pub struct Listing {
+    /// Of this tenant; all tenants, for a platform_admin, if absent.
+    pub tenant: Option<TenantId>,
+    /// Only those that wait for a person; a customer_admin sees the whole tenant's then.
+    pub escalated: bool,
+    /// Only those after this place in the list.
+    pub before: Option<Place>,
+    /// At most this many.
+    pub limit: i64,
+}
+
+/// A place in the list, newest first: the moment of the last change, and the id where two are alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Last change, exact to Postgres' microsecond.
+    pub updated_at: Timestamp,
+    /// Whose.
+    pub id: ConversationId,
+}
+
+/// What a reset did.
+#[derive(Debug)]
+pub struct Reset {
+    /// The epoch that holds now.
+    pub epoch: i32,
+    /// The turns it stopped.
+    pub stopped: Vec<TurnId>,
+    /// The conversation's agent, for its memory of the owner.
+    pub agent: AgentId,
+}
+
+macro_rules! columns {
+    ($rest:literal) => {
+        concat!(
+            "select c.id, c.tenant_id, c.agent_id, a.name as agent_name, c.created_at, c.updated_at,
+                    (select left(m.content, 160) from web_conversation_messages m
+                     where m.conversation_id = c.id order by m.seq desc limit 1) as last_message_preview,
+                    c.status, c.epoch, c.last_seq
+             from web_conversations c join agents a on a.tenant_id = c.tenant_id and a.id = c.agent_id ",
+            $rest
+        )
+    };
+}
+
+const ONE: &str = columns!("where c.id = $1 and c.tenant_id = app_tenant()");
+
+const OF_AGENT_AND_USER: &str = columns!("where c.agent_id = $1 and c.user_id = $2 and c.tenant_id = app_tenant()");
+
+const IN_TENANT: &str = columns!(
+    "where c.tenant_id = app_tenant()
+       and (c.user_id = $1
+         or exists (select from portal_users u where u.id = $1 and u.role = 'platform_admin')
+         or ($2 and exists (select from portal_users u join user_tenant_roles m on m.user_id = u.id
+                            where u.id = $1 and m.tenant_id = c.tenant_id
+                              and u.role = 'customer_admin' and m.role = 'customer_admin')))
+       and (not $2 or c.status = 'escalated')
+       and ($3::timestamptz is null or (c.updated_at, c.id) < ($3, $4))
+     order by c.updated_at desc, c.id desc limit $5"
+);
+
+const EVERYWHERE: &str = columns!(
+    "where (not $1 or c.status = 'escalated')
+       and ($2::timestamptz is null or (c.updated_at, c.id) < ($2, $3))
+     order by c.updated_at desc, c.id desc limit $4"
+);
+
+/// Opens it unless it stands. A second caller waits for the first one's commit, inserts nothing,
+/// and finds the row with the next statement.
+const OPEN: &str = "
+    insert into web_conversations (id, tenant_id, agent_id, user_id)
+    select $1, a.tenant_id, a.id, $3 from agents a
+    where a.id = $2 and a.tenant_id = app_tenant() and a.is_active
+    on conflict (tenant_id, agent_id, user_id) do nothing returning id";
+
+const STOP_TURNS: &str = "
+    update turns set state = 'stopped', lease_until = null, ended_at = clock_timestamp()
+    where conversation_id = $1 and tenant_id = app_tenant() and state in ('queued', 'running') returning id";
+
+const DELETE_MESSAGES: &str =
+    "delete from web_conversation_messages where conversation_id = $1 and tenant_id = app_tenant()";
+
+const RAISE_EPOCH: &str = "
+    update web_conversations set epoch = epoch + 1, updated_at = now()
+    where id = $1 and tenant_id = app_tenant() returning epoch, agent_id";
+
+impl Store {
+    /// Lists conversations, newest change first: a member's own, a platform_admin's all.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`] for a tenant that is not theirs; [`Code::Invalid`] where none is named by anyone but a
+    /// platform_admin.
+    pub async fn conversations(&self, who: &Identity, listing: Listing) -> Result<Vec<Conversation>> {
+        let Listing { tenant, escalated, before, limit } = listing;
+        let moment = before.map(|place| time::OffsetDateTime::from(place.updated_at));
+        let id = before.map(|place| place.id);
+        let rows = match tenant {
+            Some(tenant) => {
+                let list: [super::Step<'_>; 1] = [(IN_TENANT, &[&who.user_id, &escalated, &moment, &id, &limit])];
+                self.in_tenant(who, tenant, Action::List, &list).await?.1
+            }
+            None => {
+                let list: [super::Step<'_>; 1] = [(EVERYWHERE, &[&escalated, &moment, &id, &limit])];
+                self.everywhere(who, Action::List, &list).await?
+            }
+        };
+        rows[0].iter().map(conversation).collect()
+    }
+
+    /// Opens the caller's conversation with an agent, or finds the one that stands; tells whether it is new.
+    /// Any number of callers at once get the same one.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`] for a non-member; [`Code::NotFound`] for an agent that is not that tenant's.
+    pub async fn open_conversation(
+        &self,
+        who: &Identity,
+        tenant: TenantId,
+        agent: AgentId,
+    ) -> Result<(Conversation, bool)> {
+        let id = ConversationId::new();
+        let work: [super::Step<'_>; 2] =
+            [(OPEN, &[&id, &agent, &who.user_id]), (OF_AGENT_AND_USER, &[&agent, &who.user_id])];
+        let (_, rows) = self.in_tenant(who, tenant, Action::Create, &work).await?;
+        let row = rows[1].first().ok_or_else(|| Error::new(Code::NotFound, "There is no such agent."))?;
+        Ok((conversation(row)?, !rows[0].is_empty()))
+    }
+
+    /// One conversation.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] where it is absent or not theirs.
+    pub async fn conversation(&self, who: &Identity, id: ConversationId) -> Result<Conversation> {
+        let (_, rows) = self.in_conversation(who, id, Action::Read, &[(ONE, &[&id])]).await?;
+        conversation(rows[0].first().ok_or_else(Error::not_found)?)
+    }
+
+    /// Whether a person may enter a conversation, and how it stands.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] where it is absent or not theirs.
+    pub async fn seat(&self, who: &Identity, id: ConversationId) -> Result<Seat> {
+        Ok(self.in_conversation(who, id, Action::Read, &[]).await?.0)
+    }
+
+    /// Deletes the messages of a conversation and stops its open turns. `seq` goes on; a reply that is still being
+    /// made finds its epoch gone.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] where it is absent or not theirs.
+    pub async fn reset_conversation(&self, who: &Identity, id: ConversationId) -> Result<(Seat, Reset)> {
+        let work: [super::Step<'_>; 4] =
+            [(LOCK, &[&id]), (STOP_TURNS, &[&id]), (DELETE_MESSAGES, &[&id]), (RAISE_EPOCH, &[&id])];
+        let (seat, rows) = self.in_conversation(who, id, Action::Reset, &work).await?;
+        let row = rows[3].first().ok_or_else(Error::not_found)?;
+        let stopped = rows[1].iter().map(|row| column(row, "id")).collect::<Result<_>>()?;
+        Ok((seat, Reset { epoch: column(row, "epoch")?, stopped, agent: column(row, "agent_id")? }))
+    }
+}
+
+fn conversation(row: &Row) -> Result<Conversation> {
+    Ok(Conversation {
+        id: column(row, "id")?,
+        tenant_id: column(row, "tenant_id")?,
+        agent_id: column(row, "agent_id")?,
+        agent_name: column(row, "agent_name")?,
+        created_at: moment(row, "created_at")?,
+        updated_at: moment(row, "updated_at")?,
+        last_message_preview: column(row, "last_message_preview")?,
+        status: word(row, "status")?,
+        epoch: column(row, "epoch")?,
+        last_seq: column(row, "last_seq")?,
+    })
+}

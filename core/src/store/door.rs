@@ -1,0 +1,235 @@
+//! Who may enter what, found out by the database in the transaction that does the work.
+//!
+//! A door is the first statement of a script. It reads, as the person alone, who they are and whether they belong
+//! where they want to go; if so it sets the tenant, and the statements behind it see that tenant's rows. If not, there
+//! is no tenant and they see none. Both cases run the same statements, so a refusal tells nothing.
+//!
+//! A platform_admin goes through a door of their own: as `chat_platform`, which sees every tenant, it finds the
+//! tenant and writes the audit row; then the role is left again and the work runs in that tenant as everybody's does.
+
+use tokio_postgres::Row;
+
+use super::{Scope, Store, column, optional_word, script::Step, word};
+use crate::{
+    caller::{PortalCaller, Role, TenantMember, require_tenant_member},
+    conversation::Status,
+    error::{Code, Error, Result},
+    ids::{AuditId, ConversationId, TenantId, UserId},
+    token::Identity,
+};
+
+/// What somebody does behind a door, as the audit names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Lists conversations.
+    List,
+    /// Opens a conversation.
+    Create,
+    /// Reads a conversation or its messages.
+    Read,
+    /// Writes a message, or stops a turn.
+    Write,
+    /// Deletes the messages.
+    Reset,
+}
+
+impl Action {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::List => "conversations.list",
+            Self::Create => "conversation.create",
+            Self::Read => "conversation.read",
+            Self::Write => "conversation.write",
+            Self::Reset => "conversation.reset",
+        }
+    }
+}
+
+/// A caller inside a conversation, and how it stood when they entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seat {
+    /// Who entered, and into which tenant.
+    pub member: TenantMember,
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// Whose conversation it is.
+    pub owner: UserId,
+    /// Who answers.
+    pub status: Status,
+    /// The current epoch.
+    pub epoch: i32,
+    /// Its newest `seq`.
+    pub last_seq: i64,
+}
+
+impl Seat {
+    /// The tenant of the conversation.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId {
+        self.member.tenant
+    }
+
+    /// Whether a client's position is one of this conversation's: its epoch, and not ahead of us.
+    #[must_use]
+    pub fn knows(&self, last_seq: i64, epoch: Option<i32>) -> bool {
+        (0..=self.last_seq).contains(&last_seq) && epoch.is_none_or(|epoch| epoch == self.epoch)
+    }
+}
+
+const TENANT: &str = "
+    select u.role, m.role as member_role,
+           set_config('app.current_tenant', case when m.user_id is null then '' else $2::uuid::text end, true)
+    from portal_users u
+    left join user_tenant_roles m on m.tenant_id = $2 and m.user_id = $1 and u.role <> 'platform_admin'
+    where u.id = $1";
+
+const CONVERSATION: &str = "
+    select u.role, m.role as member_role, c.tenant_id, c.user_id, c.status, c.epoch, c.last_seq,
+           set_config('app.current_tenant', coalesce(c.tenant_id::text, ''), true)
+    from portal_users u
+    left join (web_conversations c join user_tenant_roles m on m.tenant_id = c.tenant_id and m.user_id = $1)
+      on c.id = $2 and u.role <> 'platform_admin'
+     and (c.user_id = $1 or (c.status = 'escalated' and u.role = 'customer_admin' and m.role = 'customer_admin'))
+    where u.id = $1";
+
+const BECOME_PLATFORM: &str = "
+    select u.role, case when u.role = 'platform_admin' then set_config('role', 'chat_platform', true) end
+    from portal_users u where u.id = $1";
+
+const PLATFORM_TENANT: &str = "
+    with audit as (
+      insert into audit_events (id, tenant_id, actor_id, action)
+      select $3, t.id, $1, $4 from tenants t where t.id = $2 and current_user = 'chat_platform')
+    select set_config('app.current_tenant', case current_user when 'chat_platform' then $2::uuid::text else '' end, true)";
+
+const PLATFORM_CONVERSATION: &str = "
+    with c as materialized (
+      select c.tenant_id, c.user_id, c.status, c.epoch, c.last_seq from web_conversations c
+      where c.id = $2 and current_user = 'chat_platform'
+    ), audit as (
+      insert into audit_events (id, tenant_id, actor_id, action, subject_id)
+      select $3, c.tenant_id, $1, $4, $2 from c where c.user_id <> $1)
+    select c.*, null::text as member_role, set_config('app.current_tenant', c.tenant_id::text, true) from c";
+
+const PLATFORM_EVERYWHERE: &str = "
+    insert into audit_events (id, actor_id, action)
+    select $2, $1, $3 where current_user = 'chat_platform'";
+
+const LEAVE_PLATFORM: &str = "select set_config('role', 'none', true)";
+
+impl Store {
+    /// Runs `work` inside `tenant`, if this person may act there.
+    ///
+    /// # Errors
+    /// [`Code::Unauthenticated`] for a user who does not exist; [`Code::Forbidden`] for one who is not a member;
+    /// what the script itself may fail with.
+    pub(crate) async fn in_tenant(
+        &self,
+        who: &Identity,
+        tenant: TenantId,
+        action: Action,
+        work: &[Step<'_>],
+    ) -> Result<(TenantMember, Vec<Vec<Row>>)> {
+        let (user, audit, action) = (who.user_id, AuditId::new(), action.as_str());
+        let member: [Step<'_>; 1] = [(TENANT, &[&user, &tenant])];
+        let platform: [Step<'_>; 3] =
+            [(BECOME_PLATFORM, &[&user]), (PLATFORM_TENANT, &[&user, &tenant, &audit, &action]), (LEAVE_PLATFORM, &[])];
+        let (role, mut rows) = self.through(who, &member, &platform, work).await?;
+        let caller = match role {
+            Role::PlatformAdmin => PortalCaller { user_id: user, role, tenant_id: None },
+            Role::CustomerAdmin | Role::CustomerOperator => caller(user, role, tenant, &rows[0][0])?,
+        };
+        let member = require_tenant_member(caller, tenant)?;
+        Ok((member, rows.split_off(rows.len() - work.len())))
+    }
+
+    /// Runs `work` inside the tenant of `conversation`, if this person may enter it.
+    ///
+    /// # Errors
+    /// [`Code::Unauthenticated`] for a user who does not exist; [`Code::NotFound`] where the conversation is absent or
+    /// not theirs, alike; what the script itself may fail with.
+    pub(crate) async fn in_conversation(
+        &self,
+        who: &Identity,
+        conversation: ConversationId,
+        action: Action,
+        work: &[Step<'_>],
+    ) -> Result<(Seat, Vec<Vec<Row>>)> {
+        let (user, audit, action) = (who.user_id, AuditId::new(), action.as_str());
+        let member: [Step<'_>; 1] = [(CONVERSATION, &[&user, &conversation])];
+        let platform: [Step<'_>; 3] = [
+            (BECOME_PLATFORM, &[&user]),
+            (PLATFORM_CONVERSATION, &[&user, &conversation, &audit, &action]),
+            (LEAVE_PLATFORM, &[]),
+        ];
+        let (role, mut rows) = self.through(who, &member, &platform, work).await?;
+        let found = rows.get(usize::from(role == Role::PlatformAdmin)).and_then(|door| door.first());
+        let row = found.ok_or_else(Error::not_found)?;
+        let tenant: TenantId = column::<Option<TenantId>>(row, "tenant_id")?.ok_or_else(Error::not_found)?;
+        let seat = Seat {
+            member: require_tenant_member(caller(user, role, tenant, row)?, tenant)?,
+            conversation,
+            owner: column(row, "user_id")?,
+            status: word(row, "status")?,
+            epoch: column(row, "epoch")?,
+            last_seq: column(row, "last_seq")?,
+        };
+        Ok((seat, rows.split_off(rows.len() - work.len())))
+    }
+
+    /// Runs `work` across all tenants, as `chat_platform`, if this person is a platform_admin.
+    ///
+    /// # Errors
+    /// [`Code::Unauthenticated`] for a user who does not exist; [`Code::Invalid`] for anyone else, who must
+    /// name a tenant; what the script itself may fail with.
+    pub(crate) async fn everywhere(&self, who: &Identity, action: Action, work: &[Step<'_>]) -> Result<Vec<Vec<Row>>> {
+        let (user, audit, action) = (who.user_id, AuditId::new(), action.as_str());
+        let door: [Step<'_>; 2] = [(BECOME_PLATFORM, &[&user]), (PLATFORM_EVERYWHERE, &[&user, &audit, &action])];
+        let steps = [&door, work].concat();
+        let mut rows = self.run(Scope::Person(user), &steps).await?;
+        match role_of(&rows)? {
+            Role::PlatformAdmin => Ok(rows.split_off(rows.len() - work.len())),
+            Role::CustomerAdmin | Role::CustomerOperator => {
+                Err(Error::field("tenant_id", "is required for anyone but a platform_admin"))
+            }
+        }
+    }
+
+    /// Tries the door that the token's role suggests, then the other if the database knows better. Exactly one of the
+    /// two opens for a person, so the work is done once.
+    async fn through(
+        &self,
+        who: &Identity,
+        member: &[Step<'_>],
+        platform: &[Step<'_>],
+        work: &[Step<'_>],
+    ) -> Result<(Role, Vec<Vec<Row>>)> {
+        let mut as_platform = who.role_hint == Some(Role::PlatformAdmin);
+        loop {
+            let door = if as_platform { platform } else { member };
+            let steps = [door, work].concat();
+            let rows = self.run(Scope::Person(who.user_id), &steps).await?;
+            let role = role_of(&rows)?;
+            if as_platform == (role == Role::PlatformAdmin) {
+                return Ok((role, rows));
+            }
+            as_platform = !as_platform;
+        }
+    }
+}
+
+fn role_of(rows: &[Vec<Row>]) -> Result<Role> {
+    let row = rows.first().and_then(|door| door.first());
+    let row = row.ok_or_else(|| Error::new(Code::Unauthenticated, "The token names nobody we know."))?;
+    word(row, "role")
+}
+
+/// The caller as the two tables know them; a platform_admin's door has no membership.
+fn caller(user_id: UserId, role: Role, tenant: TenantId, row: &Row) -> Result<PortalCaller> {
+    let membership: Option<Role> = optional_word(row, "member_role")?;
+    Ok(PortalCaller {
+        user_id,
+        role: membership.map_or(role, |member| role.within(member)),
+        tenant_id: membership.map(|_| tenant),
+    })
+}

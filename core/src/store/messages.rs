@@ -1,0 +1,212 @@
+//! Messages: accepted, paged, caught up on.
+
+use tokio_postgres::Row;
+
+use super::{
+    LOCK, Store, column,
+    door::{Action, Seat},
+    moment, optional_word,
+    script::Step,
+    word,
+};
+use crate::{
+    conversation::{Author, Message, Turn, TurnState},
+    error::{Code, Error, Result},
+    ids::{ClientMessageId, ConversationId, MessageId},
+    text::Text,
+    timestamp::Timestamp,
+    token::Identity,
+};
+
+/// What became of a message that somebody sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    /// Its id, which is the turn's too.
+    pub id: MessageId,
+    /// Its place in the conversation.
+    pub seq: i64,
+    /// When it was first stored.
+    pub created_at: Timestamp,
+    /// Where it was accepted before: what became of it.
+    pub earlier: Option<Earlier>,
+}
+
+/// What became of a message that had been accepted before.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Earlier {
+    /// Its turn.
+    pub turn: Turn,
+    /// The reply, if it is stored.
+    pub reply: Option<MessageId>,
+}
+
+/// Where a page begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// At this place.
+    Seq(i64),
+    /// At this message.
+    Id(MessageId),
+}
+
+/// Which page of a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// The newest messages.
+    Newest,
+    /// Those before a message.
+    Before(Position),
+    /// Those after a message.
+    After(Position),
+}
+
+/// `$1` conversation, `$2` the client's id, `$3` new id, `$4` text, `$5` author, `$6` most turns waiting.
+/// Runs behind the lock, so `earlier` and `room` are exact and a repeat uses up no number.
+/// No row: no room. A row with `same` false: the client's id came before with another text.
+const ACCEPT: &str = "
+    with earlier as materialized (
+      select id, seq, state, code, created_at, text_sha256 = sha256(convert_to($4, 'UTF8')) as same
+      from turns where conversation_id = $1 and client_message_id = $2 and tenant_id = app_tenant()
+    ), conv as (
+      update web_conversations set last_seq = last_seq + 1, updated_at = now()
+      where id = $1 and tenant_id = app_tenant() and not exists (select from earlier)
+        and $6 > (select count(*) from turns where conversation_id = $1 and state = 'queued')
+      returning id, tenant_id, user_id, last_seq, epoch
+    ), message as (
+      insert into web_conversation_messages (id, conversation_id, tenant_id, seq, epoch, role, content, author_id)
+      select $3, id, tenant_id, last_seq, epoch, 'user', $4, nullif($5::uuid, user_id) from conv
+      returning id, seq, created_at
+    ), turn as (
+      insert into turns (id, tenant_id, conversation_id, user_id, seq, epoch, client_message_id, text_sha256)
+      select $3, tenant_id, id, user_id, last_seq, epoch, $2, sha256(convert_to($4, 'UTF8')) from conv
+    )
+    select id, seq, created_at, null as state, null as code, true as same, null::uuid as reply from message
+    union all
+    select id, seq, created_at, state, code, same,
+           (select m.id from web_conversation_messages m where m.reply_to = earlier.id) from earlier";
+
+macro_rules! page {
+    ($rest:literal) => {
+        concat!(
+            "select m.id, m.seq, m.role, m.content, m.created_at, m.reply_to, m.author_id, t.state, t.code
+             from web_conversation_messages m
+             left join turns t on t.id = m.id and t.conversation_id = $1 and m.role = 'user'
+             where m.conversation_id = $1 and m.tenant_id = app_tenant() and ",
+            $rest
+        )
+    };
+}
+
+const BEFORE: &str = page!(
+    "m.seq < coalesce($2, (select x.seq from web_conversation_messages x where x.id = $3 and x.conversation_id = $1))
+     order by m.seq desc limit $4"
+);
+const AFTER: &str = page!(
+    "m.seq > coalesce($2, (select x.seq from web_conversation_messages x where x.id = $3 and x.conversation_id = $1))
+     order by m.seq limit $4"
+);
+
+const STANDS: &str =
+    "select 1 from web_conversation_messages where id = $2 and conversation_id = $1 and tenant_id = app_tenant()";
+
+impl Store {
+    /// Stores a message and its turn, or finds what became of it when it came before. In one round trip.
+    ///
+    /// Once this returns `Ok`, the message cannot be lost: its turn is `queued`, and whoever looks finds it.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] where the conversation is absent or not theirs; [`Code::IdempotencyMismatch`] if the same
+    /// client id came before with another text; [`Code::Busy`] if `queued_turns` wait already;
+    /// [`Code::Unavailable`] if Postgres did not confirm, then the same message with the same id may be sent again.
+    pub async fn accept(
+        &self,
+        who: &Identity,
+        conversation: ConversationId,
+        text: &Text,
+        client_message_id: Option<ClientMessageId>,
+        queued_turns: i64,
+    ) -> Result<(Seat, Accepted)> {
+        let (id, text) = (MessageId::new(), text.as_str());
+        let work: [Step<'_>; 2] = [
+            (LOCK, &[&conversation]),
+            (ACCEPT, &[&conversation, &client_message_id, &id, &text, &who.user_id, &queued_turns]),
+        ];
+        let (seat, rows) = self.in_conversation(who, conversation, Action::Write, &work).await?;
+        let Some(row) = rows[1].first() else {
+            return Err(Error::new(Code::Busy, "Too many messages wait for the agent already; try again shortly."));
+        };
+        if !column::<bool>(row, "same")? {
+            return Err(Error::new(Code::IdempotencyMismatch, "This id was used before with another text."));
+        }
+        let id = column(row, "id")?;
+        let earlier = optional_word(row, "state")?
+            .map(|state| {
+                let turn = Turn { id: MessageId::into(id), state, code: optional_code(row)? };
+                Ok::<_, Error>(Earlier { turn, reply: column(row, "reply")? })
+            })
+            .transpose()?;
+        Ok((seat, Accepted { id, seq: column(row, "seq")?, created_at: moment(row, "created_at")?, earlier }))
+    }
+
+    /// A page of at most `limit` messages, ascending, and whether there are more beyond it. In one round trip, at a
+    /// cost that does not grow with the conversation.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] where the conversation is absent or not theirs; [`Code::Invalid`] if the page begins at a
+    /// message that this conversation does not have (any more).
+    pub async fn messages(
+        &self,
+        who: &Identity,
+        conversation: ConversationId,
+        page: Page,
+        limit: i64,
+    ) -> Result<(Seat, Vec<Message>, bool)> {
+        let (sql, position, field) = match page {
+            Page::Newest => (BEFORE, Position::Seq(i64::MAX), "before"),
+            Page::Before(position) => (BEFORE, position, "before"),
+            Page::After(position) => (AFTER, position, "after"),
+        };
+        let (seq, id) = match position {
+            Position::Seq(seq) => (Some(seq), None),
+            Position::Id(id) => (None, Some(id)),
+        };
+        let one_more = limit + 1;
+        let read: Step<'_> = (sql, &[&conversation, &seq, &id, &one_more]);
+        let stands: Step<'_> = (STANDS, &[&conversation, &id]);
+        let work: &[Step<'_>] = if id.is_some() { &[read, stands] } else { &[read] };
+        let (seat, rows) = self.in_conversation(who, conversation, Action::Read, work).await?;
+        if rows.get(1).is_some_and(Vec::is_empty) {
+            return Err(Error::field(field, "names no message of this conversation"));
+        }
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut messages = rows[0].iter().take(limit).map(message).collect::<Result<Vec<_>>>()?;
+        if !matches!(page, Page::After(_)) {
+            messages.reverse();
+        }
+        Ok((seat, messages, rows[0].len() > limit))
+    }
+}
+
+fn message(row: &Row) -> Result<Message> {
+    let id: MessageId = column(row, "id")?;
+    let turn = match optional_word::<TurnState>(row, "state")? {
+        Some(state) => Some(Turn { id: id.into(), state, code: optional_code(row)? }),
+        None => None,
+    };
+    Ok(Message {
+        id,
+        seq: column(row, "seq")?,
+        role: word::<Author>(row, "role")?,
+        content: column(row, "content")?,
+        created_at: moment(row, "created_at")?,
+        reply_to: column(row, "reply_to")?,
+        author_id: column(row, "author_id")?,
+        turn,
+    })
+}
+
+/// The code of a failed turn; one of a newer version reads as [`Code::Internal`].
+fn optional_code(row: &Row) -> Result<Option<Code>> {
+    let code: Option<&str> = column(row, "code")?;
+    Ok(code.map(|code| code.parse().unwrap_or(Code::Internal)))
+}

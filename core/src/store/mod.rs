@@ -1,0 +1,151 @@
+//! The only SQL of the house, and the only way to a row.
+//!
+//! All work is a [`script`]: a list of statements sent as one transaction in one network round trip, so no code
+//! can hold a transaction open, and none can leak one by being cancelled. A script runs in one of these scopes:
+//!
+//! - through a [`door`]: on behalf of a person; the door's own statement, first in the same transaction, finds out
+//!   whether they may enter and sets the tenant. Where it stays shut there is no tenant, hence no row;
+//! - [`Scope::Tenant`]: on behalf of a turn, whose tenant the queue named;
+//! - [`Scope::Sweep`]: to look for turns left lying, in all tenants, and nothing else.
+
+pub mod conversations;
+pub mod door;
+pub mod messages;
+#[cfg(feature = "migrate")]
+pub mod migrate;
+mod script;
+pub mod sweep;
+pub mod turns;
+
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use tokio_postgres::{NoTls, Row};
+
+use crate::{
+    config,
+    error::{Error, Result},
+    ids::{TenantId, UserId},
+};
+use script::Step;
+
+/// Longest wait for a connection, new or returned, before a caller is told that we are not available.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Postgres, through a bounded pool.
+#[derive(Clone)]
+pub struct Store {
+    pool: Pool,
+}
+
+/// Whose rows exist in a transaction.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Scope {
+    /// What is this person's own, until a door has set a tenant.
+    Person(UserId),
+    /// This tenant's.
+    Tenant(TenantId),
+    /// Every tenant's open turns.
+    Sweep,
+}
+
+impl Scope {
+    /// The first message of the transaction. What is formatted in are UUIDs by type: hex digits and dashes.
+    fn begin(self) -> String {
+        match self {
+            Self::Person(user) => format!("begin; set local app.current_user = '{user}'"),
+            Self::Tenant(tenant) => format!("begin; set local app.current_tenant = '{tenant}'"),
+            Self::Sweep => "begin; set local role chat_sweep".to_owned(),
+        }
+    }
+}
+
+impl Store {
+    /// Connects, and makes sure that policies hold for us.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Postgres cannot be reached;
+    /// [`Kind::Internal`](crate::Kind::Internal) if the URL is malformed, or the role could bypass row-level security.
+    pub async fn connect(settings: &config::Database) -> Result<Self> {
+        let mut target: tokio_postgres::Config =
+            settings.url.expose().parse().map_err(|_| Error::internal("DATABASE_URL is not a Postgres URL"))?;
+        target.connect_timeout(CONNECTION_TIMEOUT);
+        target.application_name("konstruct-chat");
+        // Recycling may stay cheap: no script leaves anything behind on its connection.
+        let manager = Manager::from_config(target, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let pool = Pool::builder(manager)
+            .max_size(settings.pool_size)
+            .timeouts(Timeouts {
+                wait: Some(CONNECTION_TIMEOUT),
+                create: Some(CONNECTION_TIMEOUT),
+                recycle: Some(CONNECTION_TIMEOUT),
+            })
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(Error::internal)?;
+        let store = Self { pool };
+        store.refuse_a_role_that_could_bypass_policies().await?;
+        Ok(store)
+    }
+
+    /// Answers if Postgres does.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if it does not.
+    pub async fn ping(&self) -> Result<()> {
+        self.conn().await?.batch_execute("").await.map_err(Error::unavailable)
+    }
+
+    async fn refuse_a_role_that_could_bypass_policies(&self) -> Result<()> {
+        const ROLE: &str = "select r.rolsuper or r.rolbypassrls or exists (
+            select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+            where n.nspname = 'public' and pg_has_role(c.relowner, 'member')) from pg_roles r where r.rolname = current_user";
+        let row = self.conn().await?.query_one(ROLE, &[]).await.map_err(Error::unavailable)?;
+        if row.try_get(0).map_err(Error::internal)? {
+            return Err(Error::internal(
+                "DATABASE_URL names a role that could bypass row-level security; use chat_app",
+            ));
+        }
+        Ok(())
+    }
+
+    /// A connection. Only scripts run on it.
+    #[expect(clippy::disallowed_methods, reason = "the one place that takes connections from the pool")]
+    async fn conn(&self) -> Result<Object> {
+        self.pool.get().await.map_err(Error::unavailable)
+    }
+
+    /// Runs a script in a scope; see [`script::run`].
+    pub(crate) async fn run(&self, scope: Scope, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>> {
+        script::run(self.conn().await?, &scope.begin(), steps).await
+    }
+}
+
+/// Reads a column by name.
+fn column<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, name: &str) -> Result<T> {
+    row.try_get(name).map_err(Error::internal)
+}
+
+/// Reads a column that holds one of our words.
+fn word<T: std::str::FromStr>(row: &Row, name: &str) -> Result<T> {
+    let text: &str = column(row, name)?;
+    text.parse().map_err(|_| Error::internal(format!("{name} holds {text}, which this version does not know")))
+}
+
+/// Reads a column that may hold one of our words.
+fn optional_word<T: std::str::FromStr>(row: &Row, name: &str) -> Result<Option<T>> {
+    let text: Option<&str> = column(row, name)?;
+    text.map(|text| {
+        text.parse().map_err(|_| Error::internal(format!("{name} holds {text}, which this version does not know")))
+    })
+    .transpose()
+}
+
+/// Reads a moment.
+fn moment(row: &Row, name: &str) -> Result<crate::timestamp::Timestamp> {
+    column::<time::OffsetDateTime>(row, name).map(Into::into)
+}
+
+/// The conversation row's lock, a statement of its own before any that looks at more than the row it updates:
+/// READ COMMITTED takes a snapshot when a statement starts, so the next statement sees all that happened before the lock.
+const LOCK: &str = "select 1 from web_conversations where id = $1 and tenant_id = app_tenant() for no key update";

@@ -1,0 +1,149 @@
+//! The sweep: turns that a lost hint or a dead worker left lying, in all tenants.
+//!
+//! It looks at the first unfinished turn of each conversation only, in bounded batches, and steps over rows that
+//! another sweep holds. It runs as `chat_sweep`, which sees open turns and no text. What is past its attempts or its
+//! time is ended in a transaction of its own tenant.
+
+use std::time::Duration;
+
+use super::{LOCK, Scope, Store, column, script::Step};
+use crate::{
+    config::Times,
+    error::{Code, Result},
+    ids::{ConversationId, TenantId, TurnId},
+    job::Job,
+};
+
+/// How soon a turn counts as left lying.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// A turn that waits gets its second hint after this, and further ones after twice the time each.
+    pub first: Duration,
+    /// The longest time between two hints.
+    pub longest: Duration,
+    /// A turn that nobody claimed for this long, though it was the first of its conversation, fails.
+    pub queue_age: Duration,
+    /// Claims of one turn at most.
+    pub attempts: i32,
+    /// Turns of one sweep at most.
+    pub batch: i64,
+}
+
+impl Pace {
+    /// The usual pace: 5 s, doubling to 60 s, given up after 15 min; 500 turns a sweep.
+    #[must_use]
+    pub fn new(times: &Times) -> Self {
+        Self {
+            first: Duration::from_secs(5),
+            longest: Duration::from_secs(60),
+            queue_age: Duration::from_secs(15 * 60),
+            attempts: times.attempts,
+            batch: 500,
+        }
+    }
+}
+
+/// What a sweep found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Hints for turns that can still run.
+    pub waiting: Vec<Job>,
+    /// Turns that cannot.
+    pub spent: Vec<Spent>,
+}
+
+/// A turn past its attempts or its time.
+#[derive(Debug, Clone, Copy)]
+pub struct Spent {
+    tenant: TenantId,
+    conversation: ConversationId,
+    turn: TurnId,
+}
+
+/// A turn that was ended because nobody else would.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// The company.
+    pub tenant: TenantId,
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// The turn.
+    pub turn: TurnId,
+    /// Why.
+    pub code: Code,
+}
+
+/// `$1` first and `$2` longest wait, `$3` queue age, in seconds; `$4` most attempts, `$5` batch.
+const SWEEP: &str = "
+    with due as (
+      select t.id from turns t
+      where t.state in ('queued', 'running')
+        and not exists (select from turns e where e.conversation_id = t.conversation_id
+                        and e.state in ('queued', 'running') and e.seq < t.seq)
+        and (t.state = 'queued' or t.lease_until < clock_timestamp())
+        and t.hinted_at < clock_timestamp() - make_interval(secs => least($1 * 2.0 ^ least(t.hints - 1, 30), $2))
+      order by t.hinted_at limit $5
+      for no key update of t skip locked
+    )
+    update turns t
+    set hinted_at = clock_timestamp(), hints = t.hints + 1,
+        waiting_since = coalesce(t.waiting_since, clock_timestamp())
+    from due where t.id = due.id and t.state in ('queued', 'running')
+    returning t.id, t.tenant_id, t.conversation_id, t.user_id,
+      (t.state = 'running' and t.attempt >= $4)
+      or coalesce(t.deadline < clock_timestamp(), false)
+      or coalesce(t.state = 'queued' and t.waiting_since < clock_timestamp() - make_interval(secs => $3), false) as spent";
+
+/// `$1` conversation, `$2` turn, `$3` most attempts, `$4` queue age in seconds. Runs behind the lock and asks again:
+/// meanwhile the turn may have been claimed, renewed or ended.
+const BURY: &str = "
+    update turns set state = 'failed', lease_until = null, ended_at = clock_timestamp(),
+           code = case when state = 'running' and attempt >= $3 and deadline >= clock_timestamp()
+                       then 'attempts_exhausted' else 'deadline_exceeded' end
+    where conversation_id = $1 and id = $2 and tenant_id = app_tenant()
+      and ((state = 'running' and lease_until < clock_timestamp()
+            and (attempt >= $3 or deadline < clock_timestamp()))
+        or (state = 'queued' and (deadline < clock_timestamp()
+            or waiting_since < clock_timestamp() - make_interval(secs => $4))))
+    returning code";
+
+impl Store {
+    /// Finds turns left lying, and notes that each gets a hint now.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] if Postgres did not answer.
+    pub async fn sweep(&self, pace: &Pace) -> Result<Found> {
+        let seconds = [pace.first, pace.longest, pace.queue_age].map(|time| time.as_secs_f64());
+        let work: [Step<'_>; 1] = [(SWEEP, &[&seconds[0], &seconds[1], &seconds[2], &pace.attempts, &pace.batch])];
+        let rows = self.run(Scope::Sweep, &work).await?;
+        let mut found = Found::default();
+        for row in &rows[0] {
+            let (tenant, conversation, turn) =
+                (column(row, "tenant_id")?, column(row, "conversation_id")?, column(row, "id")?);
+            if column(row, "spent")? {
+                found.spent.push(Spent { tenant, conversation, turn });
+            } else {
+                found.waiting.push(Job::web(tenant, conversation, column(row, "user_id")?, turn));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Ends a spent turn, if it still is one, and returns what was ended and the hint for the next.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] if Postgres did not confirm.
+    pub async fn bury(&self, spent: Spent, pace: &Pace) -> Result<(Option<Ended>, Option<Job>)> {
+        let Spent { tenant, conversation, turn } = spent;
+        let queue_age = pace.queue_age.as_secs_f64();
+        let work: [Step<'_>; 3] = [
+            (LOCK, &[&conversation]),
+            (BURY, &[&conversation, &turn, &pace.attempts, &queue_age]),
+            (super::turns::NEXT, &[&conversation]),
+        ];
+        let rows = self.run(Scope::Tenant(tenant), &work).await?;
+        let Some(row) = rows[1].first() else { return Ok((None, None)) };
+        let code = super::word(row, "code").unwrap_or(Code::Internal);
+        Ok((Some(Ended { tenant, conversation, turn, code }), super::turns::next(tenant, conversation, &rows[2])?))
+    }
+}

@@ -1,0 +1,324 @@
+//! Turns: claimed, renewed, ended. The database decides what runs, in which order, and how often.
+//!
+//! Lock order everywhere: the conversation, then the turn. Each `update` of a turn names its conversation too:
+//! without that the planner walks the whole index of open turns. Leases and deadlines use the database's clock.
+
+use tokio_postgres::Row;
+
+use super::{LOCK, Scope, Store, column, moment, script::Step, word};
+use crate::{
+    config::Times,
+    conversation::{Status, TurnState},
+    error::{Code, Result},
+    event::ServerFrame,
+    ids::{AgentId, ConversationId, MessageId, TenantId, TurnId, UserId},
+    job::Job,
+    store::door::{Action, Seat},
+    timestamp::Timestamp,
+    token::Identity,
+};
+
+/// A turn in our hands: the right to answer it until the lease runs out.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The company.
+    pub tenant: TenantId,
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// The turn.
+    pub turn: TurnId,
+    /// Which claim of it this is, from 1. A finish that names an older one is refused.
+    pub attempt: i32,
+    /// The epoch of the message; a finish after a reset is refused.
+    pub epoch: i32,
+    /// Whose conversation it is.
+    pub user: UserId,
+    /// Who answers in this conversation.
+    pub status: Status,
+    /// The user wanted it stopped while an earlier worker had it.
+    pub stop_requested: bool,
+    /// Who is asked.
+    pub agent: Agent,
+    /// What was said, oldest first; the last is the message to answer.
+    pub history: Vec<Exchange>,
+}
+
+/// The AI employee that a turn is for.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    /// Its id.
+    pub id: AgentId,
+    /// Its name.
+    pub name: String,
+    /// Which model speaks for it.
+    pub model: String,
+    /// What it was told about itself.
+    pub system_prompt: String,
+}
+
+/// A message and its reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// What the user said.
+    pub said: String,
+    /// What the agent answered; `None` where it did not, or not yet.
+    pub answered: Option<String>,
+}
+
+/// Whether a turn is still ours to work on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lease {
+    /// Ours until a lease from now.
+    Held,
+    /// Ours, but the user wants it stopped.
+    StopRequested,
+    /// Not ours any more: another worker has it, it has ended, the conversation was reset or taken over.
+    Lost,
+}
+
+/// A reply that is stored.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// Its id.
+    pub id: MessageId,
+    /// Its place in the conversation.
+    pub seq: i64,
+    /// When it was stored.
+    pub created_at: Timestamp,
+}
+
+/// How a turn ends without a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// For this reason.
+    Failed(Code),
+    /// Because the user wanted it.
+    Stopped,
+    /// Because a person answers.
+    Escalated,
+}
+
+impl End {
+    /// The state it leaves the turn in.
+    #[must_use]
+    pub fn state(self) -> TurnState {
+        match self {
+            Self::Failed(_) => TurnState::Failed,
+            Self::Stopped => TurnState::Stopped,
+            Self::Escalated => TurnState::Escalated,
+        }
+    }
+
+    /// Why it failed.
+    #[must_use]
+    pub fn code(self) -> Option<Code> {
+        match self {
+            Self::Failed(code) => Some(code),
+            Self::Stopped | Self::Escalated => None,
+        }
+    }
+
+    /// The frames that tell a conversation's sockets: what became of the turn, and for a failure why, in words.
+    #[must_use]
+    pub fn frames(self, turn: TurnId) -> Vec<ServerFrame> {
+        let mut frames =
+            vec![ServerFrame::Turn { turn_id: turn, state: self.state(), code: self.code(), message_id: None }];
+        frames.extend(self.code().map(|code| ServerFrame::Error {
+            code,
+            message: code.failure().to_owned(),
+            turn_id: Some(turn),
+            client_message_id: None,
+            retry_after_ms: None,
+        }));
+        frames
+    }
+}
+
+/// How many exchanges a claim brings along.
+const HISTORY: i64 = 20;
+
+/// `$1` conversation, `$2` lease and `$3` longest life in seconds, `$4` most attempts, `$5` exchanges of history.
+/// Takes the first unfinished turn if it waits or its lease has run out. No row: nothing to do, or somebody is on it.
+/// The conditions stand on the updated row itself, where they are checked again after a wait for its lock.
+/// History is the last messages up to the turn's own and the replies to them: with later ones queued, replies
+/// carry a higher `seq` than the message.
+const CLAIM: &str = "
+    with t as (
+      update turns set state = 'running', attempt = attempt + 1,
+             lease_until = clock_timestamp() + make_interval(secs => $2),
+             deadline = coalesce(deadline, clock_timestamp() + make_interval(secs => $3))
+      where conversation_id = $1 and tenant_id = app_tenant()
+        and id = (select id from turns where conversation_id = $1 and state in ('queued', 'running') order by seq limit 1)
+        and (state = 'queued' or (state = 'running' and lease_until < clock_timestamp()))
+        and attempt < $4 and (deadline is null or deadline > clock_timestamp())
+      returning id, seq, attempt, epoch, stop_requested
+    )
+    select t.id, t.attempt, t.epoch, t.stop_requested, c.user_id, c.status,
+           a.id as agent_id, a.name, a.model, a.system_prompt, h.content as said, r.content as answered
+    from t
+    join web_conversations c on c.id = $1
+    join agents a on a.tenant_id = c.tenant_id and a.id = c.agent_id
+    cross join lateral (
+      select x.id, x.seq, x.content from web_conversation_messages x
+      where x.conversation_id = $1 and x.epoch = t.epoch and x.role = 'user' and x.seq <= t.seq
+      order by x.seq desc limit $5) h
+    left join web_conversation_messages r on r.reply_to = h.id
+    order by h.seq";
+
+/// `$1` conversation, `$2` turn, `$3` attempt, `$4` lease in seconds. No row: the turn is not ours any more.
+const RENEW: &str = "
+    update turns t set lease_until = clock_timestamp() + make_interval(secs => $4)
+    from web_conversations c
+    where t.conversation_id = $1 and t.id = $2 and t.attempt = $3 and t.state = 'running' and t.tenant_id = app_tenant()
+      and c.id = $1 and c.epoch = t.epoch and c.status = 'agent' and t.deadline > clock_timestamp()
+    returning t.stop_requested";
+
+/// `$1` conversation, `$2` turn, `$3` attempt, `$4` reply, `$5` its text. Runs behind the lock.
+/// No row: another attempt, another epoch, a person has taken over, or the turn has ended; the reply is thrown away.
+const FINISH: &str = "
+    with done as (
+      update turns t set state = 'answered', lease_until = null, ended_at = clock_timestamp()
+      from web_conversations c
+      where t.conversation_id = $1 and t.id = $2 and t.attempt = $3 and t.state = 'running' and t.tenant_id = app_tenant()
+        and c.id = $1 and c.epoch = t.epoch and c.status = 'agent'
+      returning t.id, t.tenant_id
+    ), conv as (
+      update web_conversations w set last_seq = w.last_seq + 1, updated_at = now() from done
+      where w.id = $1 returning w.last_seq, w.epoch
+    )
+    insert into web_conversation_messages (id, conversation_id, tenant_id, seq, epoch, role, content, reply_to)
+    select $4, $1, done.tenant_id, conv.last_seq, conv.epoch, 'assistant', $5, done.id from done, conv
+    returning seq, created_at";
+
+/// `$1` conversation, `$2` turn, `$3` attempt, `$4` state, `$5` code. Runs behind the lock. No row: not ours to end.
+const END: &str = "
+    update turns set state = $4, code = $5, lease_until = null, ended_at = clock_timestamp()
+    where conversation_id = $1 and id = $2 and attempt = $3 and state = 'running' and tenant_id = app_tenant()
+    returning id";
+
+/// The conversation's next turn that waits, for a hint. Its statement starts behind the lock, so it sees each
+/// message that was accepted before, and those accepted later send a hint of their own.
+pub(super) const NEXT: &str = "
+    select id, user_id from turns
+    where conversation_id = $1 and tenant_id = app_tenant() and state = 'queued' order by seq limit 1";
+
+/// `$1` conversation, `$2` turn. A waiting turn ends at once; a running one is told at its next renewal.
+const STOP: &str = "
+    update turns set stop_requested = true,
+           state = case state when 'queued' then 'stopped' else state end,
+           ended_at = case state when 'queued' then clock_timestamp() end
+    where conversation_id = $1 and id = $2 and state in ('queued', 'running') and tenant_id = app_tenant()
+    returning state";
+
+const STATE: &str = "select state from turns where conversation_id = $1 and id = $2 and tenant_id = app_tenant()";
+
+impl Store {
+    /// Claims the conversation's first unfinished turn, if it waits or was abandoned. In one round trip.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] if Postgres did not answer; a claim that was made all the same ends with its lease.
+    pub async fn claim(&self, tenant: TenantId, conversation: ConversationId, times: &Times) -> Result<Option<Claim>> {
+        let (lease, life) = (times.lease.as_secs_f64(), times.turn.as_secs_f64());
+        let work: [Step<'_>; 2] =
+            [(LOCK, &[&conversation]), (CLAIM, &[&conversation, &lease, &life, &times.attempts, &HISTORY])];
+        let rows = self.run(Scope::Tenant(tenant), &work).await?;
+        let Some(row) = rows[1].first() else { return Ok(None) };
+        Ok(Some(Claim {
+            tenant,
+            conversation,
+            turn: column(row, "id")?,
+            attempt: column(row, "attempt")?,
+            epoch: column(row, "epoch")?,
+            user: column(row, "user_id")?,
+            status: word(row, "status")?,
+            stop_requested: column(row, "stop_requested")?,
+            agent: Agent {
+                id: column(row, "agent_id")?,
+                name: column(row, "name")?,
+                model: column(row, "model")?,
+                system_prompt: column(row, "system_prompt")?,
+            },
+            history: rows[1]
+                .iter()
+                .map(|row| Ok(Exchange { said: column(row, "said")?, answered: column(row, "answered")? }))
+                .collect::<Result<_>>()?,
+        }))
+    }
+
+    /// Holds a claim for another lease, and learns whether it is still wanted.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] if Postgres did not answer; the lease then runs on as it was.
+    pub async fn renew(&self, claim: &Claim, times: &Times) -> Result<Lease> {
+        let lease = times.lease.as_secs_f64();
+        let work: [Step<'_>; 1] = [(RENEW, &[&claim.conversation, &claim.turn, &claim.attempt, &lease])];
+        let rows = self.run(Scope::Tenant(claim.tenant), &work).await?;
+        match rows[0].first() {
+            Some(row) if column(row, "stop_requested")? => Ok(Lease::StopRequested),
+            Some(_) => Ok(Lease::Held),
+            None => Ok(Lease::Lost),
+        }
+    }
+
+    /// Stores the reply and ends the turn, if it is still ours; returns the hint for the turn that waits behind it.
+    /// In one round trip.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] if Postgres did not confirm. Calling again with the same `reply` cannot store two.
+    pub async fn finish(&self, claim: &Claim, reply: MessageId, text: &str) -> Result<(Option<Reply>, Option<Job>)> {
+        let conversation = claim.conversation;
+        let work: [Step<'_>; 3] = [
+            (LOCK, &[&conversation]),
+            (FINISH, &[&conversation, &claim.turn, &claim.attempt, &reply, &text]),
+            (NEXT, &[&conversation]),
+        ];
+        let rows = self.run(Scope::Tenant(claim.tenant), &work).await?;
+        let stored = rows[1].first().map(|row| {
+            Ok::<_, crate::Error>(Reply { id: reply, seq: column(row, "seq")?, created_at: moment(row, "created_at")? })
+        });
+        Ok((stored.transpose()?, next(claim.tenant, conversation, &rows[2])?))
+    }
+
+    /// Ends a turn without a reply, if it is still ours; returns whether it was, and the hint for the next one.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] if Postgres did not confirm.
+    pub async fn end(&self, claim: &Claim, end: End) -> Result<(bool, Option<Job>)> {
+        let conversation = claim.conversation;
+        let (state, code) = (end.state().as_str(), end.code().map(Code::as_str));
+        let work: [Step<'_>; 3] = [
+            (LOCK, &[&conversation]),
+            (END, &[&conversation, &claim.turn, &claim.attempt, &state, &code]),
+            (NEXT, &[&conversation]),
+        ];
+        let rows = self.run(Scope::Tenant(claim.tenant), &work).await?;
+        Ok((!rows[1].is_empty(), next(claim.tenant, conversation, &rows[2])?))
+    }
+
+    /// Asks for a turn to be stopped. Returns its state: `stopped` if it had only waited, `running` if a worker has been
+    /// asked, or the end it had reached before. And the hint for the next turn, if this one gave way.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] where the conversation is absent or not theirs, or has no such turn.
+    pub async fn stop(
+        &self,
+        who: &Identity,
+        conversation: ConversationId,
+        turn: TurnId,
+    ) -> Result<(Seat, TurnState, Option<Job>)> {
+        let work: [Step<'_>; 4] = [
+            (LOCK, &[&conversation]),
+            (STOP, &[&conversation, &turn]),
+            (STATE, &[&conversation, &turn]),
+            (NEXT, &[&conversation]),
+        ];
+        let (seat, rows) = self.in_conversation(who, conversation, Action::Write, &work).await?;
+        let row = rows[2].first().ok_or_else(|| crate::Error::new(Code::NotFound, "There is no such turn."))?;
+        let hint = if rows[1].is_empty() { None } else { next(seat.tenant(), conversation, &rows[3])? };
+        Ok((seat, word(row, "state")?, hint))
+    }
+}
+
+pub(super) fn next(tenant: TenantId, conversation: ConversationId, rows: &[Row]) -> Result<Option<Job>> {
+    rows.first().map(|row| Ok(Job::web(tenant, conversation, column(row, "user_id")?, column(row, "id")?))).transpose()
+}
