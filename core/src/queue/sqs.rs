@@ -1,0 +1,76 @@
+//! SQS: a standard queue, fair by tenant.
+
+use std::time::Duration;
+
+use aws_sdk_sqs::{
+    Client,
+    config::{BehaviorVersion, timeout::TimeoutConfig},
+    types::SendMessageBatchRequestEntry,
+};
+use futures::future::BoxFuture;
+
+use super::Queue;
+use crate::{
+    config,
+    error::{Error, Result},
+    job::Job,
+};
+
+/// Entries of one call at most.
+/// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>.
+const BATCH: usize = 10;
+
+/// Longest wait for one call, retries included. A hint that takes longer is no better than the sweep.
+const TIMEOUT: Duration = Duration::from_secs(4);
+
+/// An SQS queue.
+#[derive(Clone)]
+pub struct Sqs {
+    client: Client,
+    url: String,
+}
+
+impl Sqs {
+    /// A queue reached with the SDK's own settings: `AWS_REGION`, credentials, `AWS_ENDPOINT_URL_SQS`.
+    pub async fn connect(settings: &config::Queue) -> Self {
+        let timeouts = TimeoutConfig::builder().operation_timeout(TIMEOUT).build();
+        let shared = aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts).load().await;
+        Self::new(Client::new(&shared), settings.url.clone())
+    }
+
+    /// A queue reached through a client that is at hand.
+    #[must_use]
+    pub fn new(client: Client, url: String) -> Self {
+        Self { client, url }
+    }
+}
+
+impl Queue for Sqs {
+    fn send<'a>(&'a self, jobs: &'a [Job]) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            for batch in jobs.chunks(BATCH) {
+                let mut call = self.client.send_message_batch().queue_url(&self.url);
+                for (number, job) in batch.iter().enumerate() {
+                    let entry = SendMessageBatchRequestEntry::builder()
+                        .id(number.to_string())
+                        .message_body(job.body())
+                        // On a standard queue the group does not order: it keeps one tenant from delaying the others.
+                        .set_message_group_id(job.message.tenant_id.map(|tenant| tenant.to_string()))
+                        .build()
+                        .map_err(Error::internal)?;
+                    call = call.entries(entry);
+                }
+                let sent = call.send().await.map_err(Error::unavailable)?;
+                if let Some(refused) = sent.failed().first() {
+                    return Err(Error::unavailable(format!(
+                        "{} of {} hints refused, the first with {}",
+                        sent.failed().len(),
+                        batch.len(),
+                        refused.code()
+                    )));
+                }
+            }
+            Ok(())
+        })
+    }
+}
