@@ -1,0 +1,148 @@
+//! Conversations: list, open, read, reset.
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use chat_core::{
+    Error, Result,
+    conversation::{Conversation, Status, TurnState},
+    event::ServerFrame,
+    ids::{AgentId, ConversationId, TenantId},
+    keys::{memory_short_key, webchat_response_key},
+    store::conversations::{Listing, Place},
+    timestamp::Timestamp,
+};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::Deserialize;
+use tracing::warn;
+
+use crate::{
+    Api, BASE,
+    error::Problem,
+    extract::{Bearer, InPath, Json, Query},
+};
+
+/// Entries of a page when the caller names no number, and at most.
+const PAGE: i64 = 50;
+const PAGE_MOST: i64 = 100;
+
+/// The query of a list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListQuery {
+    tenant_id: Option<TenantId>,
+    limit: Option<i64>,
+    before: Option<String>,
+    status: Option<Status>,
+}
+
+/// `GET /conversations`: newest change first.
+///
+/// # Errors
+/// 400 for a bad query, or where `tenant_id` is missing for anyone but a platform_admin; 403 for a tenant not theirs.
+pub async fn list(
+    State(api): State<Api>,
+    Bearer(who): Bearer,
+    Query(query): Query<ListQuery>,
+) -> Result<Response, Problem> {
+    let limit = page_size(query.limit)?;
+    let escalated = match query.status {
+        None => false,
+        Some(Status::Escalated) => true,
+        Some(Status::Agent) => return Err(Error::field("status", "only `escalated` can be asked for").into()),
+    };
+    let before = query.before.as_deref().map(place).transpose()?;
+    let listing = Listing { tenant: query.tenant_id, escalated, before, limit: limit + 1 };
+    let mut found = api.store.conversations(&who, listing).await?;
+    let more = found.len() > usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut headers = HeaderMap::new();
+    if more {
+        found.pop();
+        if let Some(last) = found.last() {
+            let tenant = query.tenant_id.map(|tenant| format!("tenant_id={tenant}&")).unwrap_or_default();
+            let status = if escalated { "status=escalated&" } else { "" };
+            let before = format!("{}.{}", last.updated_at.unix_micros(), last.id);
+            next(&mut headers, &format!("{BASE}/conversations?{tenant}{status}limit={limit}&before={before}"));
+        }
+    }
+    Ok((headers, Json(found)).into_response())
+}
+
+/// The body that opens a conversation.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Open {
+    tenant_id: TenantId,
+    agent_id: AgentId,
+}
+
+/// `POST /conversations`: 201 with a new conversation, or 200 with the one that stands.
+///
+/// # Errors
+/// 403 for a non-member; 404 for an agent that is not of that tenant.
+pub async fn open(State(api): State<Api>, Bearer(who): Bearer, Json(body): Json<Open>) -> Result<Response, Problem> {
+    let (conversation, new) = api.store.open_conversation(&who, body.tenant_id, body.agent_id).await?;
+    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(conversation)).into_response())
+}
+
+/// `GET /conversations/{id}`.
+///
+/// # Errors
+/// 404 where it is absent or not theirs, alike.
+pub async fn read(
+    State(api): State<Api>,
+    Bearer(who): Bearer,
+    InPath(id): InPath,
+) -> Result<Json<Conversation>, Problem> {
+    Ok(Json(api.store.conversation(&who, id).await?))
+}
+
+/// `DELETE /conversations/{id}`: the messages go, the row stays; 204.
+///
+/// # Errors
+/// 404 where it is absent or not theirs, alike.
+pub async fn reset(State(api): State<Api>, Bearer(who): Bearer, InPath(id): InPath) -> Result<StatusCode, Problem> {
+    let (seat, reset) = api.store.reset_conversation(&who, id).await?;
+    let topic = webchat_response_key(seat.tenant(), id);
+    let stopped = reset.stopped.iter().map(|turn| ServerFrame::Turn {
+        turn_id: *turn,
+        state: TurnState::Stopped,
+        code: None,
+        message_id: None,
+    });
+    let news: Vec<_> =
+        stopped.chain([ServerFrame::Reset { epoch: reset.epoch }]).map(|frame| (topic.clone(), frame)).collect();
+    if let Err(error) = api.publisher.publish_all(&news).await {
+        warn!(conversation.id = %id, ?error, "reset not published; sockets will find it in the store");
+    }
+    if let Err(error) = api.publisher.delete(&memory_short_key(seat.tenant(), reset.agent, seat.owner)).await {
+        warn!(conversation.id = %id, ?error, "memory not purged; its entries carry the old epoch");
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The size of a page, or what is wrong with it.
+pub(crate) fn page_size(limit: Option<i64>) -> Result<i64> {
+    match limit.unwrap_or(PAGE) {
+        limit @ 1..=PAGE_MOST => Ok(limit),
+        _ => Err(Error::field("limit", format!("must be 1 to {PAGE_MOST}"))),
+    }
+}
+
+/// Names the next page (RFC 8288).
+pub(crate) fn next(headers: &mut HeaderMap, url: &str) {
+    let link = HeaderValue::from_str(&format!("<{url}>; rel=\"next\"")).expect("ids and numbers are header text");
+    headers.insert(header::LINK, link);
+}
+
+/// Reads a place in the list back: the microseconds of the last change, and whose.
+fn place(text: &str) -> Result<Place> {
+    let read = |text: &str| {
+        let (micros, id) = text.split_once('.')?;
+        let updated_at = Timestamp::from_unix_micros(micros.parse().ok()?)?;
+        Some(Place { updated_at, id: id.parse::<ConversationId>().ok()? })
+    };
+    read(text).ok_or_else(|| Error::field("before", "is not a place that a Link header named"))
+}

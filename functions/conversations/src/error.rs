@@ -1,0 +1,110 @@
+//! This edge's reading of an error: a status and an RFC 9457 problem body. The only HTTP statuses of the function.
+
+use axum::{
+    body::Body,
+    extract::Request,
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use chat_core::{Code, Error, Kind, error::FieldError, ids::RequestId};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use tracing::{debug, error, warn};
+
+/// An error on its way out.
+#[derive(Debug)]
+pub struct Problem(Error);
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+/// The body of a problem, as RFC 9457 names its members, and ours.
+#[derive(Serialize)]
+struct Body9457<'a> {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    code: Code,
+    request_id: RequestId,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
+}
+
+/// When to come back after a refusal for load, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
+
+fn status(error: &Error) -> StatusCode {
+    match (error.kind(), error.code()) {
+        (Kind::Invalid, Code::MethodNotAllowed) => StatusCode::METHOD_NOT_ALLOWED,
+        (Kind::Invalid, Code::UnsupportedMediaType) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        (Kind::Invalid, Code::PayloadTooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+        (Kind::Invalid, _) => StatusCode::BAD_REQUEST,
+        (Kind::Unauthenticated, _) => StatusCode::UNAUTHORIZED,
+        (Kind::Forbidden, _) => StatusCode::FORBIDDEN,
+        (Kind::NotFound, _) => StatusCode::NOT_FOUND,
+        // A repeated key with another body (draft-ietf-httpapi-idempotency-key-header, section 2.7).
+        (Kind::Conflict, _) => StatusCode::UNPROCESSABLE_ENTITY,
+        (Kind::Busy, _) => StatusCode::TOO_MANY_REQUESTS,
+        (Kind::Unavailable, _) => StatusCode::SERVICE_UNAVAILABLE,
+        (Kind::Internal, _) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl IntoResponse for Problem {
+    /// A response without a body yet: [`with_request_id`] writes that, once, where the request is known.
+    fn into_response(self) -> Response {
+        let mut response = status(&self.0).into_response();
+        response.extensions_mut().insert(std::sync::Arc::new(self));
+        response
+    }
+}
+
+/// Gives each request an id, writes the problem body that names it, and logs what failed.
+pub(crate) async fn with_request_id(request: Request, next: Next) -> Response {
+    let request_id = RequestId::new();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let mut response = next.run(request).await;
+    if let Some(problem) = response.extensions_mut().remove::<std::sync::Arc<Problem>>() {
+        let error = &problem.0;
+        match error.kind() {
+            Kind::Internal => error!(%request_id, %method, path, ?error, "request failed"),
+            Kind::Unavailable => warn!(%request_id, %method, path, ?error, "request not served"),
+            Kind::Unauthenticated | Kind::Forbidden | Kind::NotFound | Kind::Invalid | Kind::Conflict | Kind::Busy => {
+                debug!(%request_id, %method, path, ?error, "request refused")
+            }
+        }
+        write(&mut response, error, request_id);
+    }
+    let id = HeaderValue::from_str(&request_id.to_string()).expect("a UUID is a header value");
+    response.headers_mut().insert("x-request-id", id);
+    response
+}
+
+fn write(response: &mut Response, error: &Error, request_id: RequestId) {
+    let status = status(error);
+    let body = Body9457 {
+        r#type: format!("urn:konstruct:chat:{}", error.code()),
+        title: status.canonical_reason().unwrap_or("Error"),
+        status: status.as_u16(),
+        detail: error.public(),
+        code: error.code(),
+        request_id,
+        errors: error.fields(),
+    };
+    *response.body_mut() = Body::from(serde_json::to_vec(&body).expect("text and numbers are always JSON"));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    match error.kind() {
+        Kind::Unauthenticated => {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        Kind::Busy | Kind::Unavailable => {
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        Kind::Forbidden | Kind::NotFound | Kind::Invalid | Kind::Conflict | Kind::Internal => {}
+    }
+}

@@ -1,0 +1,136 @@
+//! What a handler's arguments are made of, each parsed at the door with an error that names what is wrong.
+
+use std::str::FromStr;
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, RawPathParams, Request},
+    response::{IntoResponse, Response},
+};
+use chat_core::{
+    Code, Error,
+    ids::{ClientMessageId, ConversationId},
+    token::Identity,
+};
+use http::{HeaderMap, StatusCode, header, request::Parts};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{Api, error::Problem};
+
+/// Who is asking, by their token.
+pub struct Bearer(pub Identity);
+
+impl FromRequestParts<Api> for Bearer {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let value = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let (scheme, token) = value.split_once(' ').unwrap_or_default();
+        let token = if scheme.eq_ignore_ascii_case("bearer") { token.trim() } else { "" };
+        Ok(Self(api.verifier.verify(token)?))
+    }
+}
+
+/// The conversation that the path names.
+pub struct InPath(pub ConversationId);
+
+impl FromRequestParts<Api> for InPath {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let params = RawPathParams::from_request_parts(parts, api).await;
+        let params = params.map_err(|error| Error::field("path", error.body_text()))?;
+        let (name, value) = params.iter().next().unwrap_or(("conversation_id", ""));
+        let id = ConversationId::from_str(value).map_err(|error| Error::field(name, error.to_string()))?;
+        Ok(Self(id))
+    }
+}
+
+/// The client's own id of a message: the `Idempotency-Key` header, a UUID.
+pub struct IdempotencyKey(pub ClientMessageId);
+
+impl FromRequestParts<Api> for IdempotencyKey {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        const NAME: &str = "Idempotency-Key";
+        let value = parts.headers.get(NAME).ok_or_else(|| Error::field(NAME, "is required: a UUID of your own"))?;
+        let id = value.to_str().ok().and_then(|value| value.parse().ok());
+        Ok(Self(id.ok_or_else(|| Error::field(NAME, "is not a UUID"))?))
+    }
+}
+
+/// The query, as `T`, which refuses what it does not know.
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<Api> for Query<T> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Problem> {
+        let query = parts.uri.query().unwrap_or_default();
+        let pairs = serde_urlencoded::Deserializer::new(form_urlencoded::parse(query.as_bytes()));
+        let read = serde_path_to_error::deserialize(pairs);
+        Ok(Self(read.map_err(|error| named(&error.path().to_string(), "query", &error.inner().to_string()))?))
+    }
+}
+
+/// A JSON body: as `T`, which refuses fields that it does not know, on the way in; anything on the way out.
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
+    type Rejection = Problem;
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        if !is_json(request.headers()) {
+            return Err(Error::new(Code::UnsupportedMediaType, "The body must be application/json.").into());
+        }
+        let body = Bytes::from_request(request, api).await.map_err(|rejection| {
+            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                let limit = api.limits.frame_bytes;
+                Error::new(Code::PayloadTooLarge, format!("The body may have at most {limit} bytes."))
+            } else {
+                Error::field("body", rejection.body_text())
+            }
+        })?;
+        let mut json = serde_json::Deserializer::from_slice(&body);
+        let read = serde_path_to_error::deserialize(&mut json)
+            .map_err(|error| named(&error.path().to_string(), "body", &error.inner().to_string()))?;
+        json.end().map_err(|error| Error::field("body", error.to_string()))?;
+        Ok(Self(read))
+    }
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        let body = serde_json::to_vec(&self.0).expect("our own types are always JSON");
+        ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+/// The field that a reader's complaint is about: where it stood, or the one it says is missing or unknown.
+fn named(path: &str, whole: &str, complaint: &str) -> Error {
+    let of_whole = path.is_empty() || path == "." || path == "?";
+    let quoted = complaint
+        .split('`')
+        .nth(1)
+        .filter(|_| complaint.starts_with("missing field") || complaint.starts_with("unknown field"));
+    Error::field(quoted.unwrap_or(if of_whole { whole } else { path }), complaint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::named;
+
+    #[test]
+    fn a_complaint_names_its_field() {
+        for (path, complaint, field) in [
+            (".", "missing field `text` at line 1 column 2", "text"),
+            ("extra", "unknown field `extra`, expected `text`", "extra"),
+            ("text", "invalid type: integer `1`, expected a string", "text"),
+            (".", "EOF while parsing a value at line 1 column 0", "body"),
+        ] {
+            assert_eq!(named(path, "body", complaint).fields()[0].field, field, "{complaint}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The REST function: conversations and their messages, under [`BASE`].
+//!
+//! The router is the same value on Lambda, under `cargo lambda watch` and in the local process. Who is asking is always
+//! read from the bearer token by our own code, never from the gateway's context, so the three ways do not differ
+//! where security lives.
+
+pub mod conversations;
+pub mod error;
+pub mod extract;
+pub mod messages;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, State},
+    middleware,
+    routing::{MethodRouter, get, post},
+};
+use chat_core::{
+    Code, Error, Result,
+    bus::Publisher,
+    config::{self, Env, Limits},
+    queue::{Queue, Sqs},
+    store::Store,
+    token::Verifier,
+};
+
+use error::Problem;
+
+/// Where all routes begin.
+pub const BASE: &str = "/api/portal/chat";
+
+/// Connections an environment holds: Lambda gives it one request at a time.
+const POOL_SIZE: usize = 2;
+
+/// What the handlers need. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    /// The facts.
+    pub store: Store,
+    /// Hints of work.
+    pub queue: Arc<dyn Queue>,
+    /// Hints of news.
+    pub publisher: Publisher,
+    /// The one way in.
+    pub verifier: Arc<Verifier>,
+    /// What a caller can grow.
+    pub limits: Limits,
+}
+
+/// One route: a path under [`BASE`] and what answers there, by method.
+pub struct Route {
+    /// The path, in axum's notation.
+    pub path: &'static str,
+    /// Its methods.
+    pub methods: &'static [&'static str],
+    answer: fn() -> MethodRouter<Api>,
+}
+
+/// Every route there is. The router is built from this table, so neither can fall behind the other.
+pub const ROUTES: &[Route] = &[
+    Route {
+        path: "/conversations",
+        methods: &["GET", "POST"],
+        answer: || get(conversations::list).post(conversations::open),
+    },
+    Route {
+        path: "/conversations/{conversation_id}",
+        methods: &["GET", "DELETE"],
+        answer: || get(conversations::read).delete(conversations::reset),
+    },
+    Route {
+        path: "/conversations/{conversation_id}/messages",
+        methods: &["GET", "POST"],
+        answer: || get(messages::page).merge(post(messages::send)),
+    },
+    Route { path: "/healthz", methods: &["GET"], answer: || get(healthz) },
+    Route { path: "/readyz", methods: &["GET"], answer: || get(readyz) },
+];
+
+/// The router of all [`ROUTES`].
+pub fn router(api: Api) -> Router {
+    let mut router = Router::new();
+    for route in ROUTES {
+        router = router.route(&format!("{BASE}{}", route.path), (route.answer)());
+    }
+    router
+        .fallback(|| async { Problem::from(Error::new(Code::NotFound, "There is nothing at this path.")) })
+        .method_not_allowed_fallback(|| async {
+            Problem::from(Error::new(Code::MethodNotAllowed, "Not with this method."))
+        })
+        .layer(DefaultBodyLimit::max(api.limits.frame_bytes))
+        .layer(middleware::from_fn(error::with_request_id))
+        .with_state(api)
+}
+
+impl Api {
+    /// Builds it from the environment and connects.
+    ///
+    /// # Errors
+    /// The settings that are missing or malformed, by name; or why a backing service cannot be reached.
+    pub async fn from_env() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let mut env = Env::new(&config::process);
+        let database = config::Database::read(&mut env, POOL_SIZE);
+        let redis = config::Redis::read(&mut env);
+        let queue = config::Queue::read(&mut env);
+        let token = config::Token::read(&mut env);
+        let limits = Limits::read(&mut env);
+        let (database, redis, queue, token, limits) = env.finish((database, redis, queue, token, limits))?;
+        Ok(Self {
+            store: Store::connect(&database).await?,
+            queue: Arc::new(Sqs::connect(&queue).await),
+            publisher: Publisher::new(&redis)?,
+            verifier: Arc::new(Verifier::new(&token)),
+            limits,
+        })
+    }
+}
+
+/// The process is up.
+async fn healthz() -> &'static str {
+    "ok"
+}
+
+/// What we depend on can be reached.
+async fn readyz(State(api): State<Api>) -> Result<&'static str, Problem> {
+    api.store.ping().await?;
+    api.publisher.ping().await?;
+    Ok("ok")
+}

@@ -1,0 +1,147 @@
+//! The messages of a conversation: a page of them, and one more.
+
+use std::time::Duration;
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use chat_core::{
+    Error, Result,
+    conversation::{Author, Message, Origin, Turn, TurnState},
+    event::ServerFrame,
+    ids::{MessageId, TurnId},
+    job::Job,
+    keys::webchat_response_key,
+    store::{
+        door::Seat,
+        messages::{Accepted, Page, Position},
+    },
+    text::Text,
+};
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use crate::{
+    Api, BASE,
+    conversations::{next, page_size},
+    error::Problem,
+    extract::{Bearer, IdempotencyKey, InPath, Json, Query},
+};
+
+/// Longest wait for the two pipes to take their hints. Neither is needed for the message to be answered.
+const HINT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The query of a page.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PageQuery {
+    limit: Option<i64>,
+    before: Option<String>,
+    after: Option<String>,
+}
+
+/// `GET /conversations/{id}/messages`: ascending; the newest page, or the one before or after a message.
+///
+/// # Errors
+/// 400 for a bad query; 404 where the conversation is absent or not theirs, alike.
+pub async fn page(
+    State(api): State<Api>,
+    Bearer(who): Bearer,
+    InPath(id): InPath,
+    Query(query): Query<PageQuery>,
+) -> Result<Response, Problem> {
+    let limit = page_size(query.limit)?;
+    let page = match (&query.before, &query.after) {
+        (None, None) => Page::Newest,
+        (Some(before), None) => Page::Before(position("before", before)?),
+        (None, Some(after)) => Page::After(position("after", after)?),
+        (Some(_), Some(_)) => return Err(Error::field("after", "cannot be combined with before").into()),
+    };
+    let (_, messages, more) = api.store.messages(&who, id, page, limit).await?;
+    let mut headers = HeaderMap::new();
+    let onward = match page {
+        Page::After(_) => messages.last().map(|last| format!("after={}", last.seq)),
+        Page::Newest | Page::Before(_) => messages.first().map(|first| format!("before={}", first.seq)),
+    };
+    if let Some(onward) = onward.filter(|_| more) {
+        next(&mut headers, &format!("{BASE}/conversations/{id}/messages?limit={limit}&{onward}"));
+    }
+    Ok((headers, Json(messages)).into_response())
+}
+
+/// The body of a message.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Send {
+    text: String,
+}
+
+/// What a sender learns.
+#[derive(Serialize)]
+pub struct Sent {
+    message_id: MessageId,
+    seq: i64,
+    turn_id: TurnId,
+}
+
+/// `POST /conversations/{id}/messages`: 202 once it is stored and cannot be lost. The same key and text again get the
+/// same answer.
+///
+/// # Errors
+/// 400 for a bad body or key; 404 where the conversation is absent or not theirs, alike; 422 for the same key with
+/// another text; 429 where too many messages wait.
+pub async fn send(
+    State(api): State<Api>,
+    Bearer(who): Bearer,
+    InPath(id): InPath,
+    IdempotencyKey(key): IdempotencyKey,
+    Json(body): Json<Send>,
+) -> Result<Response, Problem> {
+    let text = Text::parse(body.text, api.limits.text_chars)?;
+    let (seat, accepted) = api.store.accept(&who, id, &text, Some(key), api.limits.queued_turns).await?;
+    let sent = Sent { message_id: accepted.id, seq: accepted.seq, turn_id: accepted.id.into() };
+    if accepted.earlier.is_none() {
+        hint(&api, &seat, accepted, text).await;
+    }
+    Ok((StatusCode::ACCEPTED, Json(sent)).into_response())
+}
+
+/// Tells the conversation's sockets and the orchestrator, side by side. The environment is frozen after the answer,
+/// so this waits for both, but not for long.
+async fn hint(api: &Api, seat: &Seat, accepted: Accepted, text: Text) {
+    let (tenant, conversation) = (seat.tenant(), seat.conversation);
+    let turn = TurnId::from(accepted.id);
+    let topic = webchat_response_key(tenant, conversation);
+    let typing = ServerFrame::Typing { conversation_id: conversation, origin: Origin::Agent, via: None };
+    let author = seat.member.caller.user_id;
+    let message = Message {
+        id: accepted.id,
+        seq: accepted.seq,
+        role: Author::User,
+        content: text.into_string(),
+        created_at: accepted.created_at,
+        reply_to: None,
+        author_id: (author != seat.owner).then_some(author),
+        turn: Some(Turn { id: turn, state: TurnState::Queued, code: None }),
+    };
+    let news = [(topic.clone(), typing), (topic, ServerFrame::Message { message })];
+    let jobs = [Job::web(tenant, conversation, seat.owner, turn)];
+    let told = async {
+        let (published, sent) = tokio::join!(api.publisher.publish_all(&news), api.queue.send(&jobs));
+        published.and(sent)
+    };
+    match tokio::time::timeout(HINT_TIMEOUT, told).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(turn.id = %turn, ?error, "a hint was not taken; the facts stand"),
+        Err(_) => warn!(turn.id = %turn, "a hint took too long; the facts stand"),
+    }
+}
+
+/// Reads a place in a conversation: a `seq` or a message's id.
+fn position(field: &'static str, text: &str) -> Result<Position> {
+    let seq = text.parse().ok().filter(|seq| *seq >= 0).map(Position::Seq);
+    seq.or_else(|| text.parse().ok().map(Position::Id))
+        .ok_or_else(|| Error::field(field, "is neither a message's id nor a seq"))
+}

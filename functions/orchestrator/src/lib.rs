@@ -1,0 +1,62 @@
+//! The orchestrator: SQS wakes it, it claims a turn, runs the agent, stores the reply and publishes it.
+//!
+//! A message on its way through: [`batch`] (the records, side by side) → [`routes`] (where its answer goes) →
+//! [`turn`] (claim, run, finish, next hint) → [`agent`] and [`model`] (the answer itself).
+//! No transaction is open while a model is called.
+
+pub mod agent;
+pub mod batch;
+pub mod model;
+pub mod routes;
+pub mod turn;
+
+use std::sync::Arc;
+
+use chat_core::{
+    bus::Publisher,
+    config::{self, Env, Times},
+    queue::{Queue, Sqs},
+    store::Store,
+};
+
+use model::{Builtin, Model};
+
+/// Connections an environment holds: it runs a batch of turns side by side, each in short transactions.
+const POOL_SIZE: usize = 2;
+
+/// What every turn needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Orchestrator {
+    /// The facts.
+    pub store: Store,
+    /// Hints of work, for the turn that waits behind the one just ended.
+    pub queue: Arc<dyn Queue>,
+    /// Hints of news.
+    pub publisher: Publisher,
+    /// Who answers.
+    pub model: Arc<dyn Model>,
+    /// The times of a turn's life.
+    pub times: Times,
+}
+
+impl Orchestrator {
+    /// Builds it from the environment and connects.
+    ///
+    /// # Errors
+    /// The settings that are missing or malformed, by name; or why a backing service cannot be reached.
+    pub async fn from_env() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let mut env = Env::new(&config::process);
+        let database = config::Database::read(&mut env, POOL_SIZE);
+        let redis = config::Redis::read(&mut env);
+        let queue = config::Queue::read(&mut env);
+        let times = Times::read(&mut env);
+        let (database, redis, queue, times) = env.finish((database, redis, queue, times))?;
+        Ok(Self {
+            store: Store::connect(&database).await?,
+            queue: Arc::new(Sqs::connect(&queue).await),
+            publisher: Publisher::new(&redis)?,
+            model: Arc::new(Builtin),
+            times,
+        })
+    }
+}

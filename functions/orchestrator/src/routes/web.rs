@@ -1,0 +1,36 @@
+//! The web's reply route: what is stored already is published to whichever hubs hold the conversation.
+
+use chat_core::{
+    bus::Publisher,
+    event::ServerFrame,
+    keys::webchat_response_key,
+    store::turns::{Claim, End, Reply},
+};
+use tracing::warn;
+
+/// Tells the conversation's sockets of a stored reply.
+pub async fn send_response(publisher: &Publisher, claim: &Claim, reply: &Reply, text: String) {
+    let frame = ServerFrame::Response {
+        text,
+        conversation_id: claim.conversation,
+        message_id: reply.id,
+        seq: reply.seq,
+        turn_id: Some(claim.turn),
+        created_at: reply.created_at,
+        author_id: None,
+    };
+    publish(publisher, claim, vec![frame]).await;
+}
+
+/// Tells the conversation's sockets that a turn ended without a reply, and why.
+pub async fn send_end(publisher: &Publisher, claim: &Claim, end: End) {
+    publish(publisher, claim, end.frames(claim.turn)).await;
+}
+
+async fn publish(publisher: &Publisher, claim: &Claim, frames: Vec<ServerFrame>) {
+    let topic = webchat_response_key(claim.tenant, claim.conversation);
+    let news: Vec<_> = frames.into_iter().map(|frame| (topic.clone(), frame)).collect();
+    if let Err(error) = publisher.publish_all(&news).await {
+        warn!(turn.id = %claim.turn, ?error, "not published; sockets will find it in the store");
+    }
+}
