@@ -69,10 +69,12 @@ impl FromStr for Role {
 pub struct PortalCaller {
     /// Who it is.
     pub user_id: UserId,
-    /// What they are in the tenant of this request.
+    /// What they are: `portal_users.role`.
     pub role: Role,
     /// The tenant of this request, if they are a member of it.
     pub tenant_id: Option<TenantId>,
+    /// As what that tenant knows them: `user_tenant_roles.role`.
+    pub tenant_role: Option<Role>,
 }
 
 /// Proof that a caller may act in a tenant.
@@ -106,7 +108,7 @@ pub fn require_tenant_member(caller: PortalCaller, tenant: TenantId) -> Result<T
 /// [`Code::Forbidden`] for anyone else.
 pub fn require_tenant_admin(caller: PortalCaller, tenant: TenantId) -> Result<TenantAdmin> {
     let member = require_tenant_member(caller, tenant)?;
-    match caller.role {
+    match caller.tenant_role.map_or(caller.role, |known| caller.role.within(known)) {
         Role::PlatformAdmin | Role::CustomerAdmin => Ok(TenantAdmin(member)),
         Role::CustomerOperator => Err(Error::new(Code::Forbidden, "Only an admin of this tenant may do that.")),
     }
@@ -131,7 +133,8 @@ mod tests {
             (CustomerOperator, Some(theirs), false, false),
             (CustomerOperator, None, false, false),
         ] {
-            let caller = PortalCaller { user_id: UserId::new(), role, tenant_id };
+            let caller =
+                PortalCaller { user_id: UserId::new(), role, tenant_id, tenant_role: tenant_id.and(Some(role)) };
             assert_eq!(require_tenant_member(caller, ours).is_ok(), member, "{caller:?}");
             assert_eq!(require_tenant_admin(caller, ours).is_ok(), admin, "{caller:?}");
         }

@@ -37,8 +37,9 @@ pub enum ClientFrame {
 /// Who the client says it is, and where it was.
 #[derive(Deserialize)]
 pub struct Auth {
-    /// The signed token; the only field that is believed.
-    pub token: String,
+    /// The signed token; the only field that is believed. Without it nobody comes in.
+    #[serde(default)]
+    pub token: Option<String>,
     /// As in the original; compared, never believed.
     #[serde(default, rename = "userId")]
     pub user_id: Option<UserId>,

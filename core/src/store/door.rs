@@ -136,7 +136,7 @@ impl Store {
             [(BECOME_PLATFORM, &[&user]), (PLATFORM_TENANT, &[&user, &tenant, &audit, &action]), (LEAVE_PLATFORM, &[])];
         let (role, mut rows) = self.through(who, &member, &platform, work).await?;
         let caller = match role {
-            Role::PlatformAdmin => PortalCaller { user_id: user, role, tenant_id: None },
+            Role::PlatformAdmin => PortalCaller { user_id: user, role, tenant_id: None, tenant_role: None },
             Role::CustomerAdmin | Role::CustomerOperator => caller(user, role, tenant, &rows[0][0])?,
         };
         let member = require_tenant_member(caller, tenant)?;
@@ -226,10 +226,6 @@ fn role_of(rows: &[Vec<Row>]) -> Result<Role> {
 
 /// The caller as the two tables know them; a platform_admin's door has no membership.
 fn caller(user_id: UserId, role: Role, tenant: TenantId, row: &Row) -> Result<PortalCaller> {
-    let membership: Option<Role> = optional_word(row, "member_role")?;
-    Ok(PortalCaller {
-        user_id,
-        role: membership.map_or(role, |member| role.within(member)),
-        tenant_id: membership.map(|_| tenant),
-    })
+    let tenant_role: Option<Role> = optional_word(row, "member_role")?;
+    Ok(PortalCaller { user_id, role, tenant_id: tenant_role.map(|_| tenant), tenant_role })
 }

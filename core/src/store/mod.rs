@@ -53,7 +53,7 @@ impl Scope {
     /// The first message of the transaction. What is formatted in are UUIDs by type: hex digits and dashes.
     fn begin(self) -> String {
         match self {
-            Self::Person(user) => format!("begin; set local app.current_user = '{user}'"),
+            Self::Person(user) => format!("begin; set local app.\"current_user\" = '{user}'"),
             Self::Tenant(tenant) => format!("begin; set local app.current_tenant = '{tenant}'"),
             Self::Sweep => "begin; set local role chat_sweep".to_owned(),
         }

@@ -87,7 +87,11 @@ pub(crate) async fn run(conn: Object, begin: &str, steps: &[Step<'_>]) -> Result
 /// Which failures may pass by themselves: a lost connection, a full or restarting server, a timeout, a deadlock.
 #[expect(clippy::needless_pass_by_value, reason = "an argument of map_err")]
 fn translate(error: tokio_postgres::Error) -> Error {
-    let passing = error.code().is_none_or(|code| {
+    let broken = || {
+        let source = std::error::Error::source(&error);
+        error.is_closed() || source.is_some_and(|source| source.is::<std::io::Error>())
+    };
+    let passing = error.code().map_or_else(broken, |code| {
         let class = &code.code()[..2];
         matches!(class, "08" | "53" | "57")
             || [

@@ -81,7 +81,7 @@ const SWEEP: &str = "
         and not exists (select from turns e where e.conversation_id = t.conversation_id
                         and e.state in ('queued', 'running') and e.seq < t.seq)
         and (t.state = 'queued' or t.lease_until < clock_timestamp())
-        and t.hinted_at < clock_timestamp() - make_interval(secs => least($1 * 2.0 ^ least(t.hints - 1, 30), $2))
+        and t.hinted_at < clock_timestamp() - make_interval(secs => least($1::float8 * 2.0 ^ least(t.hints - 1, 30), $2::float8))
       order by t.hinted_at limit $5
       for no key update of t skip locked
     )

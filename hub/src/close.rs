@@ -1,0 +1,97 @@
+//! Why a socket ends: the one table of close codes, with what a client shall do about each.
+
+use axum::extract::ws::CloseFrame;
+use chat_core::{Error, Kind};
+
+/// Why a socket ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// The peer has left, or the connection broke; there is nobody to tell.
+    Gone,
+    /// This hub is going away (RFC 6455 registry: Service Restart). Reconnect.
+    Restart,
+    /// The peer breaks the protocol. Final.
+    Protocol,
+    /// A binary frame; frames are text.
+    Binary,
+    /// A text frame that is not UTF-8.
+    NotUtf8,
+    /// A frame over the limit.
+    TooBig,
+    /// Our fault. Reconnect.
+    Internal,
+    /// A backing service is away. Back off.
+    Overloaded,
+    /// The first frame is not `auth`, or ten in a row could not be read. Final.
+    BadFrames,
+    /// The token is missing, bad or has expired. Final with this token.
+    Unauthenticated,
+    /// Not allowed (any more). Final.
+    Forbidden,
+    /// No such conversation, or not yours. Final.
+    NotFound,
+    /// No `auth` in time.
+    AuthTimeout,
+    /// Too slow a reader. Reconnect.
+    TooSlow,
+    /// Over a limit. Back off.
+    OverLimit,
+}
+
+impl Close {
+    /// The code, and a reason for the person who reads a log; at most 123 bytes (RFC 6455, section 5.5).
+    fn entry(self) -> (u16, &'static str) {
+        match self {
+            Self::Gone | Self::Restart => (1012, "this hub is going away, reconnect"),
+            Self::Protocol => (1002, "protocol error"),
+            Self::Binary => (1003, "frames are text"),
+            Self::NotUtf8 => (1007, "text frames are UTF-8"),
+            Self::TooBig => (1009, "the frame is too big"),
+            Self::Internal => (1011, "our fault, reconnect"),
+            Self::Overloaded => (1013, "not available at the moment, back off"),
+            Self::BadFrames => (4400, "frames cannot be read, or the first was not auth"),
+            Self::Unauthenticated => (4401, "the token is missing, bad or has expired"),
+            Self::Forbidden => (4403, "not allowed"),
+            Self::NotFound => (4404, "no such conversation"),
+            Self::AuthTimeout => (4408, "no auth in time"),
+            Self::TooSlow => (4413, "too slow a reader, reconnect"),
+            Self::OverLimit => (4429, "over a limit, back off"),
+        }
+    }
+
+    /// The frame that tells the peer; `None` where there is nobody to tell.
+    #[must_use]
+    pub fn frame(self) -> Option<CloseFrame> {
+        let (code, reason) = self.entry();
+        (self != Self::Gone).then(|| CloseFrame { code, reason: reason.into() })
+    }
+}
+
+impl From<&Error> for Close {
+    fn from(error: &Error) -> Self {
+        match error.kind() {
+            Kind::Unauthenticated => Self::Unauthenticated,
+            Kind::Forbidden => Self::Forbidden,
+            Kind::NotFound => Self::NotFound,
+            Kind::Invalid | Kind::Conflict => Self::BadFrames,
+            Kind::Busy => Self::OverLimit,
+            Kind::Unavailable => Self::Overloaded,
+            Kind::Internal => Self::Internal,
+        }
+    }
+}
+
+/// Reads the library's complaint about what a peer sent.
+impl From<axum::Error> for Close {
+    fn from(error: axum::Error) -> Self {
+        use tungstenite::Error as Complaint;
+        #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum; the rest are broken connections")]
+        match error.into_inner().downcast_ref::<Complaint>() {
+            Some(Complaint::Capacity(_)) => Self::TooBig,
+            Some(Complaint::Utf8(_)) => Self::NotUtf8,
+            Some(Complaint::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)) => Self::Gone,
+            Some(Complaint::Protocol(_)) => Self::Protocol,
+            _ => Self::Gone,
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The first frame: who is asking, and whether they may enter this conversation.
+
+use std::time::Duration;
+
+use axum::extract::ws::{Message, WebSocket};
+use chat_core::{
+    Error,
+    event::{Auth, ClientFrame},
+    ids::ConversationId,
+    store::door::Seat,
+    token::Identity,
+};
+use tokio::time::timeout;
+use tracing::debug;
+
+use crate::{Hub, close::Close};
+
+/// Somebody who may be here.
+pub struct Entered {
+    /// Who, by their token.
+    pub identity: Identity,
+    /// Where.
+    pub seat: Seat,
+    /// The newest `seq` they have seen, and its epoch.
+    pub seen: Option<(i64, Option<i32>)>,
+}
+
+/// Waits for the `auth` frame and lets its sender in, or says why not.
+///
+/// # Errors
+/// The close code that the peer gets.
+pub async fn enter(hub: &Hub, socket: &mut WebSocket, conversation: Option<ConversationId>) -> Result<Entered, Close> {
+    let patience = Duration::from_millis(hub.0.limits.auth_ms);
+    let auth = timeout(patience, first_frame(socket)).await.map_err(|_| Close::AuthTimeout)??;
+    let identity = hub.identify(&auth)?;
+    let conversation = conversation.ok_or(Close::NotFound)?;
+    let seat = hub.0.store.seat(&identity, conversation).await.map_err(|error| refused(&error))?;
+    agree(&auth, &seat)?;
+    // The door that opened now is the one to try first from here on.
+    let identity = Identity { role_hint: Some(seat.member.caller.role), ..identity };
+    Ok(Entered { identity, seat, seen: auth.last_seq.map(|seq| (seq, auth.epoch)) })
+}
+
+async fn first_frame(socket: &mut WebSocket) -> Result<Auth, Close> {
+    loop {
+        match socket.recv().await.ok_or(Close::Gone)?? {
+            Message::Text(text) => {
+                return match serde_json::from_str(&text) {
+                    Ok(ClientFrame::Auth(auth)) => Ok(auth),
+                    Ok(ClientFrame::Message { .. } | ClientFrame::Stop { .. } | ClientFrame::Unknown) | Err(_) => {
+                        Err(Close::BadFrames)
+                    }
+                };
+            }
+            Message::Binary(_) => return Err(Close::Binary),
+            Message::Ping(_) | Message::Pong(_) => {}
+            Message::Close(_) => return Err(Close::Gone),
+        }
+    }
+}
+
+impl Hub {
+    /// Verifies the token of an `auth` frame.
+    pub(crate) fn identify(&self, auth: &Auth) -> Result<Identity, Close> {
+        let token = auth.token.as_deref().unwrap_or_default();
+        self.0.verifier.verify(token).map_err(|error| refused(&error))
+    }
+}
+
+/// What the original's frame says of its sender is compared with what is known; a mismatch is refused.
+pub(crate) fn agree(auth: &Auth, seat: &Seat) -> Result<(), Close> {
+    let caller = seat.member.caller;
+    let agrees = auth.user_id.is_none_or(|user| user == caller.user_id)
+        && auth.role.is_none_or(|role| role == caller.role)
+        && auth.tenant_id.is_none_or(|tenant| tenant == seat.tenant());
+    if agrees { Ok(()) } else { Err(Close::Forbidden) }
+}
+
+fn refused(error: &Error) -> Close {
+    debug!(?error, "not let in");
+    error.into()
+}

@@ -1,0 +1,270 @@
+//! The hub: holds the sockets, stores and dispatches each message, relays what is published.
+//!
+//! A socket on its way in: [`lib`](self) (origin, upgrade) → [`handshake`] (who, where) → [`session`] (the frames).
+//! Nothing here must survive: a killed hub loses connections and typing dots, and its clients come back to another
+//! one with the `seq` they have seen.
+
+pub mod close;
+pub mod fanout;
+pub mod handshake;
+pub mod limits;
+pub mod registry;
+pub mod session;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{Path, State, WebSocketUpgrade},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+    serve::ListenerExt,
+};
+use chat_core::{
+    Result,
+    bus::{Outbox, Publisher, Subscriber},
+    config::{self, Env, Limits, Times},
+    dispatch::{self, Dispatcher, SWEEP_EVERY},
+    keys::webchat_response_key,
+    queue::{Queue, Sqs},
+    store::{
+        Store,
+        sweep::{Ended, Pace},
+        turns::End,
+    },
+    token::Verifier,
+};
+use tokio::{
+    net::TcpListener,
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+use fanout::Event;
+use registry::Registry;
+
+/// Connections to Postgres: more cost a 2-core server CPU and gain nothing.
+const POOL_SIZE: usize = 8;
+
+/// Bytes a socket reads at once. The library's default reserves 128 KiB for each socket at its birth.
+const READ_BUFFER: usize = 4 * 1024;
+
+/// Longest wait for sockets and what they still write when the hub goes away.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// What a hub is made of.
+pub struct Parts {
+    /// The facts.
+    pub store: Store,
+    /// Hints of work.
+    pub queue: Arc<dyn Queue>,
+    /// Hints of news, to be sent.
+    pub publisher: Publisher,
+    /// Hints of news, heard.
+    pub redis: config::Redis,
+    /// The one way in.
+    pub token: config::Token,
+    /// Whose pages may connect.
+    pub edge: config::Edge,
+    /// What a peer can grow.
+    pub limits: Limits,
+    /// The times of a turn's life.
+    pub times: Times,
+}
+
+/// What every socket needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Hub(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    queue: Arc<dyn Queue>,
+    publisher: Publisher,
+    outbox: Outbox,
+    dispatcher: Dispatcher,
+    subscriber: Subscriber<Event>,
+    verifier: Verifier,
+    edge: config::Edge,
+    limits: Limits,
+    pace: Pace,
+    registry: Registry,
+    /// Says that this hub is going away.
+    leaving: CancellationToken,
+    /// The sockets. The web framework's own shutdown does not wait for them.
+    sockets: TaskTracker,
+}
+
+impl Hub {
+    /// Builds it from the environment and connects.
+    ///
+    /// # Errors
+    /// The settings that are missing or malformed, by name; or why a backing service cannot be reached.
+    pub async fn from_env() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let mut env = Env::new(&config::process);
+        let database = config::Database::read(&mut env, POOL_SIZE);
+        let redis = config::Redis::read(&mut env);
+        let queue = config::Queue::read(&mut env);
+        let token = config::Token::read(&mut env);
+        let edge = config::Edge::read(&mut env);
+        let limits = Limits::read(&mut env);
+        let times = Times::read(&mut env);
+        let (database, redis, queue, token, edge, limits, times) =
+            env.finish((database, redis, queue, token, edge, limits, times))?;
+        let store = Store::connect(&database).await?;
+        let queue = Arc::new(Sqs::connect(&queue).await);
+        let publisher = Publisher::new(&redis)?;
+        Ok(Self::start(Parts { store, queue, publisher, redis, token, edge, limits, times })?)
+    }
+
+    /// Starts what runs beside the sockets: the two pipes' background senders, the subscriber, the sweep.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`](chat_core::Kind::Internal) if the Redis URL is malformed.
+    pub fn start(parts: Parts) -> Result<Self> {
+        let Parts { store, queue, publisher, redis, token, edge, limits, times } = parts;
+        let (outbox, _) = publisher.clone().into_background();
+        let (dispatcher, _) = Dispatcher::start(Arc::clone(&queue));
+        let (subscriber, _) = Subscriber::start(&redis, fanout::decode)?;
+        let hub = Self(Arc::new(Inner {
+            store,
+            queue,
+            publisher,
+            outbox,
+            dispatcher,
+            subscriber,
+            verifier: Verifier::new(&token),
+            edge,
+            pace: Pace::new(&times),
+            registry: Registry::new(&limits),
+            limits,
+            leaving: CancellationToken::new(),
+            sockets: TaskTracker::new(),
+        }));
+        tokio::spawn(hub.clone().sweep());
+        Ok(hub)
+    }
+
+    /// Serves until `shutdown` resolves, then says goodbye to each socket and waits for them.
+    ///
+    /// # Errors
+    /// Whatever the listener fails with.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        router: Router,
+        shutdown: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        let leaving = self.0.leaving.clone();
+        // Frames are small and each is flushed: waiting for an acknowledgement to fill a packet only delays them.
+        let listener = listener.tap_io(|tcp| {
+            if let Err(error) = tcp.set_nodelay(true) {
+                warn!(%error, "TCP_NODELAY not set");
+            }
+        });
+        let goodbye = async move {
+            shutdown.await;
+            info!("going away");
+            leaving.cancel();
+        };
+        axum::serve(listener, router).with_graceful_shutdown(goodbye).await?;
+        self.0.sockets.close();
+        if timeout(DRAIN, self.0.sockets.wait()).await.is_err() {
+            warn!(sockets = self.0.sockets.len(), "not all sockets ended in time");
+        }
+        Ok(())
+    }
+
+    /// Looks for turns left lying, now and again, and tells the sockets of those that had to be ended.
+    async fn sweep(self) {
+        let mut tick = interval(SWEEP_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.0.leaving.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            match dispatch::sweep(&self.0.store, &*self.0.queue, &self.0.pace).await {
+                Ok(ended) => ended.iter().for_each(|ended| self.tell(ended)),
+                Err(error) => warn!(?error, "sweep failed; the next one comes"),
+            }
+        }
+    }
+
+    fn tell(&self, ended: &Ended) {
+        warn!(turn.id = %ended.turn, code = %ended.code, "a turn was given up");
+        let topic = webchat_response_key(ended.tenant, ended.conversation);
+        for frame in End::Failed(ended.code).frames(ended.turn) {
+            self.0.outbox.publish(topic.clone(), frame);
+        }
+    }
+}
+
+/// The hub's routes: the socket and the two probes.
+pub fn router(hub: Hub) -> Router {
+    Router::new()
+        .route("/chat/ws/{conversation_id}", get(connect))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .with_state(hub)
+}
+
+/// Upgrades a request to a socket, if the page it comes from may have one. Who is asking comes in the first frame.
+async fn connect(
+    State(hub): State<Hub>,
+    Path(conversation): Path<String>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    if !hub.allows(headers.get(header::ORIGIN)) {
+        return (StatusCode::FORBIDDEN, "this origin may not connect").into_response();
+    }
+    let Some(place) = hub.0.registry.admit() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], "this hub is full").into_response();
+    };
+    let limits = &hub.0.limits;
+    // An id that cannot be one is answered like one that does not exist, after the token.
+    let conversation = conversation.parse().ok();
+    let tracked = hub.0.sockets.token();
+    upgrade
+        .read_buffer_size(READ_BUFFER)
+        .write_buffer_size(0)
+        .max_write_buffer_size(limits.unsent_bytes)
+        .max_message_size(limits.frame_bytes)
+        .max_frame_size(limits.frame_bytes)
+        .on_upgrade(move |socket| async move {
+            session::serve(hub, socket, conversation, place).await;
+            drop(tracked);
+        })
+}
+
+impl Hub {
+    /// A request without `Origin` comes from no browser; any other must be on the list, to the letter.
+    fn allows(&self, origin: Option<&HeaderValue>) -> bool {
+        origin.is_none_or(|origin| self.0.edge.allowed_origins.iter().any(|allowed| origin == allowed.as_str()))
+    }
+}
+
+/// The process is up.
+async fn healthz() -> &'static str {
+    "ok"
+}
+
+/// New sockets are welcome: we stay, and Postgres and Redis answer.
+async fn readyz(State(hub): State<Hub>) -> Response {
+    let inner = &hub.0;
+    let fault = if inner.leaving.is_cancelled() {
+        Some("going away")
+    } else if inner.store.ping().await.is_err() {
+        Some("postgres")
+    } else if !inner.subscriber.connected() || inner.publisher.ping().await.is_err() {
+        Some("redis")
+    } else {
+        None
+    };
+    match fault {
+        None => "ok".into_response(),
+        Some(fault) => (StatusCode::SERVICE_UNAVAILABLE, fault).into_response(),
+    }
+}

@@ -1,0 +1,429 @@
+//! One socket, from its first frame to its last, in one task.
+//!
+//! Joining leaves no hole: subscribe and wait for the confirmation, while the mailbox collects; read everything after
+//! what the client has seen; go live, passing over what was read already. From then on a frame with a `seq` is written
+//! only as the next one; where a number is missing, the store is read.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::extract::ws::{Message as Frame, Utf8Bytes, WebSocket};
+use chat_core::{
+    Error, Kind,
+    bus::{News, Subscription},
+    conversation::{Author, Message, Origin, Turn, TurnState},
+    event::{Auth, ClientFrame, ServerFrame},
+    ids::{ClientMessageId, ConversationId, SocketId, TurnId},
+    job::Job,
+    keys::webchat_response_key,
+    store::{
+        door::Seat,
+        messages::{Accepted, Page, Position},
+        turns::End,
+    },
+    text::Text,
+    timestamp::Timestamp,
+    token::{Identity, LEEWAY_SECONDS},
+};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
+use tracing::{debug, error, warn};
+
+use crate::{
+    Hub,
+    close::Close,
+    fanout::Event,
+    handshake::{self, Entered},
+    registry::{Place, Presence},
+};
+
+/// Longest wait for Redis to confirm a subscription.
+const SUBSCRIBE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Longest wait for a peer to take a frame. A slower reader is cut and catches up when it comes back.
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Longest wait for a peer's answer to our close frame.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Pings in a row that may stay without any sign of life.
+const SILENT_PINGS: u32 = 2;
+
+/// Frames in a row that may be unreadable.
+const BAD_FRAMES: u32 = 10;
+
+/// Messages read at once when catching up.
+const CATCH_UP: i64 = 200;
+
+/// The window over which sockets come back after this hub went away, in milliseconds.
+const RECONNECT_WINDOW_MS: u64 = 5_000;
+
+/// Serves a socket until it ends, and says goodbye.
+pub async fn serve(hub: Hub, mut socket: WebSocket, conversation: Option<ConversationId>, _place: Place) {
+    let close = match Box::pin(join(&hub, &mut socket, conversation)).await {
+        Ok(mut session) => session.live(&mut socket).await,
+        Err(close) => close,
+    };
+    debug!(?close, "socket ends");
+    if let Some(frame) = close.frame() {
+        let goodbye = async {
+            socket.send(Frame::Close(Some(frame))).await.ok()?;
+            // Leaving with unread bytes would reset the connection and take the close frame along.
+            while socket.recv().await?.is_ok() {}
+            None::<()>
+        };
+        let _ = timeout(CLOSE_PATIENCE, goodbye).await;
+    }
+}
+
+/// A socket that was let in.
+struct Session {
+    hub: Hub,
+    id: SocketId,
+    identity: Identity,
+    /// When the token ends for good, by the monotonic clock.
+    expires: Instant,
+    seat: Seat,
+    presence: Presence,
+    subscription: Subscription<Event>,
+    /// The newest `seq` written to this socket.
+    last_seq: i64,
+    /// The epoch this socket shows.
+    epoch: i32,
+    ping: Interval,
+    silent_pings: u32,
+    bad_frames: u32,
+}
+
+/// Lets a socket in: authenticates, subscribes, sends what was missed, says `ready`.
+async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<ConversationId>) -> Result<Session, Close> {
+    let Entered { identity, seat, seen } = handshake::enter(hub, socket, conversation).await?;
+    let presence = hub.0.registry.enter(identity.user_id).map_err(|error| Close::from(&error))?;
+    let topic = webchat_response_key(seat.tenant(), seat.conversation);
+    let subscription = hub.0.subscriber.subscribe(topic, SUBSCRIBE_PATIENCE).await;
+    let subscription = subscription.map_err(|error| failed(&error))?;
+    // Whatever happened before the confirmation is in the store now, and the rest comes to the mailbox.
+    let seat = hub.0.store.seat(&identity, seat.conversation).await.map_err(|error| failed(&error))?;
+
+    let period = Duration::from_millis(hub.0.limits.ping_ms);
+    let mut ping = interval(period);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ping.reset();
+    let mut session = Session {
+        hub: hub.clone(),
+        id: SocketId::new(),
+        expires: expiry(&identity),
+        identity,
+        seat,
+        presence,
+        subscription,
+        last_seq: seat.last_seq,
+        epoch: seat.epoch,
+        ping,
+        silent_pings: 0,
+        bad_frames: 0,
+    };
+    let resumed = match seen {
+        None => false,
+        Some((last_seq, epoch)) if seat.knows(last_seq, epoch) => {
+            session.last_seq = last_seq;
+            session.catch_up(socket, seat.last_seq).await?;
+            true
+        }
+        Some(_) => {
+            write(socket, &ServerFrame::Reset { epoch: seat.epoch }).await?;
+            false
+        }
+    };
+    session.ready(socket, resumed).await?;
+    Ok(session)
+}
+
+impl Session {
+    /// Serves until the socket ends, and returns why.
+    async fn live(&mut self, socket: &mut WebSocket) -> Close {
+        loop {
+            let leaving = self.hub.0.leaving.clone();
+            let step = tokio::select! {
+                frame = socket.recv() => match frame {
+                    Some(Ok(frame)) => Box::pin(self.hear(socket, frame)).await,
+                    Some(Err(error)) => Err(error.into()),
+                    None => Err(Close::Gone),
+                },
+                news = self.subscription.next() => match news {
+                    Some(News::Event(event)) => self.relay(socket, event).await,
+                    Some(News::Gap) => Box::pin(self.repair(socket)).await,
+                    None => Err(Close::TooSlow),
+                },
+                _ = self.ping.tick() => self.check_life(socket).await,
+                () = sleep_until(self.expires) => Err(Close::Unauthenticated),
+                () = leaving.cancelled() => {
+                    let delay_ms = rand::random_range(0..RECONNECT_WINDOW_MS);
+                    write(socket, &ServerFrame::Reconnect { delay_ms }).await.and(Err(Close::Restart))
+                }
+            };
+            if let Err(close) = step {
+                return close;
+            }
+        }
+    }
+
+    /// A frame of the client.
+    async fn hear(&mut self, socket: &mut WebSocket, frame: Frame) -> Result<(), Close> {
+        self.silent_pings = 0;
+        let text = match frame {
+            Frame::Text(text) => text,
+            Frame::Binary(_) => return Err(Close::Binary),
+            Frame::Ping(_) | Frame::Pong(_) => return Ok(()),
+            Frame::Close(_) => return Err(Close::Gone),
+        };
+        let frame = match serde_json::from_str(&text) {
+            Ok(frame) => frame,
+            Err(error) => return self.unreadable(socket, &error).await,
+        };
+        self.bad_frames = 0;
+        match frame {
+            ClientFrame::Message { text, client_message_id } => self.message(socket, text, client_message_id).await,
+            ClientFrame::Stop { turn_id } => self.stop(socket, turn_id).await,
+            ClientFrame::Auth(auth) => self.refresh(socket, &auth).await,
+            ClientFrame::Unknown => {
+                let error = Error::new(chat_core::Code::UnknownFrame, "There is no frame of this type.");
+                write(socket, &refusal(&error, None)).await
+            }
+        }
+    }
+
+    async fn unreadable(&mut self, socket: &mut WebSocket, error: &serde_json::Error) -> Result<(), Close> {
+        self.bad_frames += 1;
+        if self.bad_frames >= BAD_FRAMES {
+            return Err(Close::BadFrames);
+        }
+        let error = Error::new(chat_core::Code::BadFrame, format!("This frame cannot be read: {error}"));
+        write(socket, &refusal(&error, None)).await
+    }
+
+    /// A message: `typing` at once, then stored, then `accepted`; the two hints go out in between.
+    async fn message(
+        &mut self,
+        socket: &mut WebSocket,
+        text: String,
+        client_message_id: Option<ClientMessageId>,
+    ) -> Result<(), Close> {
+        if let Err(wait) = self.presence.send() {
+            let error = Error::new(chat_core::Code::RateLimited, "Too many messages; wait a moment.");
+            return write(socket, &retry(&error, client_message_id, wait)).await;
+        }
+        let limits = self.hub.0.limits;
+        let text = match Text::parse(text, limits.text_chars) {
+            Ok(text) => text,
+            Err(error) => return write(socket, &refusal(&error, client_message_id)).await,
+        };
+        let typing = |via| ServerFrame::Typing { conversation_id: self.seat.conversation, origin: Origin::Agent, via };
+        write(socket, &typing(None)).await?;
+        self.publish(typing(Some(self.id)));
+
+        let conversation = self.seat.conversation;
+        let stored =
+            self.hub.0.store.accept(&self.identity, conversation, &text, client_message_id, limits.queued_turns).await;
+        let (seat, accepted) = match stored {
+            Ok(stored) => stored,
+            Err(error) => match error.kind() {
+                // Whoever is in may have been put out since.
+                Kind::NotFound | Kind::Forbidden => return Err(Close::Forbidden),
+                Kind::Unauthenticated => return Err(Close::Unauthenticated),
+                Kind::Busy | Kind::Unavailable | Kind::Internal | Kind::Invalid | Kind::Conflict => {
+                    if error.kind() == Kind::Internal {
+                        error!(conversation.id = %conversation, ?error, "message not stored");
+                    } else {
+                        debug!(conversation.id = %conversation, ?error, "message not accepted");
+                    }
+                    return write(socket, &retry(&error, client_message_id, Duration::from_secs(1))).await;
+                }
+            },
+        };
+        self.seat = seat;
+        let turn_id = TurnId::from(accepted.id);
+        let answer = ServerFrame::Accepted {
+            message_id: accepted.id,
+            seq: accepted.seq,
+            turn_id,
+            client_message_id,
+            duplicate: accepted.earlier.is_some(),
+        };
+        if let Some(earlier) = accepted.earlier {
+            let Turn { id, state, code } = earlier.turn;
+            write(socket, &answer).await?;
+            return write(socket, &ServerFrame::Turn { turn_id: id, state, code, message_id: earlier.reply }).await;
+        }
+        let seq = accepted.seq;
+        self.hub.0.dispatcher.hint(Job::web(seat.tenant(), conversation, seat.owner, turn_id));
+        self.publish(ServerFrame::Message { message: self.stored(accepted, text) });
+        if seq > self.last_seq + 1 {
+            self.catch_up(socket, seq - 1).await?;
+        }
+        self.last_seq = self.last_seq.max(seq);
+        write(socket, &answer).await
+    }
+
+    /// The message as the conversation's other sockets see it.
+    fn stored(&self, accepted: Accepted, text: Text) -> Message {
+        let author = self.identity.user_id;
+        Message {
+            id: accepted.id,
+            seq: accepted.seq,
+            role: Author::User,
+            content: text.into_string(),
+            created_at: accepted.created_at,
+            reply_to: None,
+            author_id: (author != self.seat.owner).then_some(author),
+            turn: Some(Turn { id: accepted.id.into(), state: TurnState::Queued, code: None }),
+        }
+    }
+
+    /// Ends a turn that waits, or asks its worker to. The conversation's sockets hear of it over the bus.
+    async fn stop(&mut self, socket: &mut WebSocket, turn_id: TurnId) -> Result<(), Close> {
+        match self.hub.0.store.stop(&self.identity, self.seat.conversation, turn_id).await {
+            Ok((_, TurnState::Running, _)) => Ok(()),
+            Ok((_, TurnState::Stopped, next)) => {
+                End::Stopped.frames(turn_id).into_iter().for_each(|frame| self.publish(frame));
+                next.into_iter().for_each(|job| self.hub.0.dispatcher.hint(job));
+                Ok(())
+            }
+            Ok((_, state, _)) => {
+                write(socket, &ServerFrame::Turn { turn_id, state, code: None, message_id: None }).await
+            }
+            Err(error) => write(socket, &refusal(&error, None)).await,
+        }
+    }
+
+    /// A fresh token for the same person.
+    async fn refresh(&mut self, socket: &mut WebSocket, auth: &Auth) -> Result<(), Close> {
+        let identity = self.hub.identify(auth)?;
+        if identity.user_id != self.identity.user_id {
+            return Err(Close::Forbidden);
+        }
+        let seat = self.hub.0.store.seat(&identity, self.seat.conversation).await;
+        let seat = seat.map_err(|error| match failed(&error) {
+            Close::NotFound => Close::Forbidden,
+            other => other,
+        })?;
+        handshake::agree(auth, &seat)?;
+        self.expires = expiry(&identity);
+        self.identity = Identity { role_hint: Some(seat.member.caller.role), ..identity };
+        self.seat = seat;
+        self.ready(socket, auth.last_seq.is_some()).await
+    }
+
+    /// Something was published.
+    async fn relay(&mut self, socket: &mut WebSocket, event: Arc<Event>) -> Result<(), Close> {
+        if event.via == Some(self.id) {
+            return Ok(());
+        }
+        if let ServerFrame::Reset { epoch } = event.frame {
+            if epoch <= self.epoch {
+                return Ok(());
+            }
+            self.epoch = epoch;
+        }
+        if let Some(seq) = event.frame.seq() {
+            if seq > self.last_seq + 1 {
+                Box::pin(self.repair(socket)).await?;
+            }
+            if seq <= self.last_seq {
+                return Ok(());
+            }
+            self.last_seq = seq;
+        }
+        write_text(socket, event.text.clone()).await
+    }
+
+    /// Brings this socket to where the store is: after a gap, or when a number is missing.
+    async fn repair(&mut self, socket: &mut WebSocket) -> Result<(), Close> {
+        let seat = self.hub.0.store.seat(&self.identity, self.seat.conversation).await;
+        self.seat = seat.map_err(|error| failed(&error))?;
+        if self.seat.epoch > self.epoch {
+            self.epoch = self.seat.epoch;
+            write(socket, &ServerFrame::Reset { epoch: self.epoch }).await?;
+        }
+        self.catch_up(socket, self.seat.last_seq).await
+    }
+
+    /// Writes what is stored after `last_seq`, up to `until`. Numbers whose messages a reset has taken are passed over.
+    async fn catch_up(&mut self, socket: &mut WebSocket, until: i64) -> Result<(), Close> {
+        let conversation = self.seat.conversation;
+        while self.last_seq < until {
+            let after = Page::After(Position::Seq(self.last_seq));
+            let page = self.hub.0.store.messages(&self.identity, conversation, after, CATCH_UP).await;
+            let (_, messages, more) = page.map_err(|error| failed(&error))?;
+            for message in messages.into_iter().take_while(|message| message.seq <= until) {
+                self.last_seq = message.seq;
+                write(socket, &message.into_frame(conversation)).await?;
+            }
+            if !more {
+                self.last_seq = self.last_seq.max(until);
+            }
+        }
+        Ok(())
+    }
+
+    async fn ready(&mut self, socket: &mut WebSocket, resumed: bool) -> Result<(), Close> {
+        let frame = ServerFrame::Ready {
+            conversation_id: self.seat.conversation,
+            last_seq: self.last_seq,
+            epoch: self.epoch,
+            resumed,
+            expires_at: self.identity.expires_at,
+            status: self.seat.status,
+        };
+        write(socket, &frame).await
+    }
+
+    async fn check_life(&mut self, socket: &mut WebSocket) -> Result<(), Close> {
+        if self.silent_pings >= SILENT_PINGS {
+            return Err(Close::Gone);
+        }
+        self.silent_pings += 1;
+        deliver(socket, Frame::Ping(Vec::new().into())).await
+    }
+
+    fn publish(&self, frame: ServerFrame) {
+        self.hub.0.outbox.publish(self.subscription.topic().clone(), frame);
+    }
+}
+
+/// When a token ends for good: its end and the leeway, from now on by the monotonic clock.
+fn expiry(identity: &Identity) -> Instant {
+    let left = identity.expires_at.unix_micros() - Timestamp::now().unix_micros();
+    Instant::now() + Duration::from_micros(u64::try_from(left).unwrap_or(0)) + Duration::from_secs(LEEWAY_SECONDS)
+}
+
+async fn write(socket: &mut WebSocket, frame: &ServerFrame) -> Result<(), Close> {
+    write_text(socket, frame.json().into()).await
+}
+
+async fn write_text(socket: &mut WebSocket, text: Utf8Bytes) -> Result<(), Close> {
+    deliver(socket, Frame::Text(text)).await
+}
+
+async fn deliver(socket: &mut WebSocket, frame: Frame) -> Result<(), Close> {
+    match timeout(WRITE_PATIENCE, socket.send(frame)).await {
+        Ok(sent) => sent.map_err(|_| Close::Gone),
+        Err(_) => Err(Close::TooSlow),
+    }
+}
+
+fn failed(error: &Error) -> Close {
+    warn!(?error, "socket not served");
+    error.into()
+}
+
+fn refusal(error: &Error, client_message_id: Option<ClientMessageId>) -> ServerFrame {
+    let (code, message) = (error.code(), error.public().to_owned());
+    ServerFrame::Error { code, message, turn_id: None, client_message_id, retry_after_ms: None }
+}
+
+/// A refusal that says when to try again, where trying again may help.
+fn retry(error: &Error, client_message_id: Option<ClientMessageId>, wait: Duration) -> ServerFrame {
+    let helps = matches!(error.kind(), Kind::Busy | Kind::Unavailable);
+    let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+    let (code, message) = (error.code(), error.public().to_owned());
+    ServerFrame::Error { code, message, turn_id: None, client_message_id, retry_after_ms: helps.then_some(wait) }
+}

@@ -1,0 +1,14 @@
+//! One binary for all integration tests: one link, one set of services, all in parallel.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bus;
+mod chat;
+mod conversations;
+mod edges;
+mod identity;
+mod messages;
+mod queue;
+mod services;
+mod turns;
+mod walls;
+mod wire;

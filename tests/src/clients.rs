@@ -1,0 +1,229 @@
+//! The two kinds of callers: REST and the socket. Each waits with a deadline, never longer.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use futures::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Message, client::IntoClientRequest, http::HeaderValue},
+};
+
+/// Longest wait for anything that a test expects. Far above what it takes; only a failure waits this long.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A REST caller with one token.
+#[derive(Clone)]
+pub struct Rest {
+    http: reqwest::Client,
+    base: String,
+    token: Option<String>,
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers.
+    pub headers: reqwest::header::HeaderMap,
+    /// The body; null where it is empty or no JSON.
+    pub body: Value,
+}
+
+impl Rest {
+    /// A caller of `base`, such as `http://127.0.0.1:8080`; without a token it is nobody.
+    #[must_use]
+    pub fn new(base: &str, token: Option<&str>) -> Self {
+        Self {
+            http: reqwest::Client::new(),
+            base: format!("{base}{}", conversations::BASE),
+            token: token.map(str::to_owned),
+        }
+    }
+
+    /// `GET`, with a path below the base and its query.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn get(&self, path: &str) -> Result<Answer> {
+        self.send(self.http.get(format!("{}{path}", self.base))).await
+    }
+
+    /// `POST` with a JSON body.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Answer> {
+        self.send(self.http.post(format!("{}{path}", self.base)).json(body)).await
+    }
+
+    /// `DELETE`.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn delete(&self, path: &str) -> Result<Answer> {
+        self.send(self.http.delete(format!("{}{path}", self.base))).await
+    }
+
+    /// Posts a message with an idempotency key.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn say(&self, conversation: &str, key: &str, text: &str) -> Result<Answer> {
+        let url = format!("{}/conversations/{conversation}/messages", self.base);
+        self.send(self.http.post(url).header("Idempotency-Key", key).json(&json!({"text": text}))).await
+    }
+
+    /// Any request, built by `make` from the HTTP client and the base.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn with(&self, make: impl FnOnce(&reqwest::Client, &str) -> reqwest::RequestBuilder) -> Result<Answer> {
+        self.send(make(&self.http, &self.base)).await
+    }
+
+    /// Opens the conversation with an agent and returns its id.
+    ///
+    /// # Errors
+    /// If it was refused.
+    pub async fn open(&self, tenant: impl ToString, agent: impl ToString) -> Result<String> {
+        let body = json!({"tenant_id": tenant.to_string(), "agent_id": agent.to_string()});
+        let answer = self.post("/conversations", &body).await?;
+        let id = answer.body["id"].as_str().map(str::to_owned);
+        id.with_context(|| format!("not opened: {} {}", answer.status, answer.body))
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer> {
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        let response = request.timeout(PATIENCE).send().await?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body = serde_json::from_slice(&response.bytes().await?).unwrap_or(Value::Null);
+        Ok(Answer { status, headers, body })
+    }
+}
+
+/// A socket.
+pub struct Socket {
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+impl Socket {
+    /// Opens a socket without saying who is asking.
+    ///
+    /// # Errors
+    /// If the upgrade is refused; the HTTP status is in the message.
+    pub async fn open(ws: &str, conversation: &str, origin: Option<&str>) -> Result<Self> {
+        let mut request = format!("{ws}/chat/ws/{conversation}").into_client_request()?;
+        if let Some(origin) = origin {
+            request.headers_mut().insert("origin", HeaderValue::from_str(origin)?);
+        }
+        let (stream, _) = timeout(PATIENCE, connect_async(request)).await??;
+        Ok(Self { stream })
+    }
+
+    /// Opens a socket, authenticates, and waits for `ready`, which it returns with the socket.
+    ///
+    /// # Errors
+    /// If it is not let in.
+    pub async fn join(ws: &str, conversation: &str, token: &str) -> Result<(Self, Value)> {
+        let mut socket = Self::open(ws, conversation, None).await?;
+        socket.say(&json!({"type": "auth", "token": token})).await?;
+        let ready = socket.expect("ready").await?;
+        Ok((socket, ready))
+    }
+
+    /// Sends a frame.
+    ///
+    /// # Errors
+    /// If the socket has ended.
+    pub async fn say(&mut self, frame: &Value) -> Result<()> {
+        self.raw(Message::text(frame.to_string())).await
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// If the socket has ended.
+    pub async fn message(&mut self, text: &str, client_message_id: Option<&str>) -> Result<()> {
+        self.say(&json!({"type": "message", "text": text, "client_message_id": client_message_id})).await
+    }
+
+    /// Sends anything.
+    ///
+    /// # Errors
+    /// If the socket has ended.
+    pub async fn raw(&mut self, message: Message) -> Result<()> {
+        Ok(self.stream.send(message).await?)
+    }
+
+    /// The next frame.
+    ///
+    /// # Errors
+    /// If the socket ends first, with its close code in the message, or nothing comes.
+    pub async fn next(&mut self) -> Result<Value> {
+        self.next_within(PATIENCE).await
+    }
+
+    /// The next frame, if it comes in time.
+    ///
+    /// # Errors
+    /// If the socket ends first, with its close code in the message, or nothing comes.
+    pub async fn next_within(&mut self, patience: Duration) -> Result<Value> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let message = timeout_at(deadline, self.stream.next()).await.map_err(|_| anyhow!("no frame came"))?;
+            match message.context("the connection ended")?? {
+                Message::Text(text) => return Ok(serde_json::from_str(&text)?),
+                Message::Close(frame) => bail!("closed with {:?}", frame.map(|frame| u16::from(frame.code))),
+                Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            }
+        }
+    }
+
+    /// The next frame, which must be of this type.
+    ///
+    /// # Errors
+    /// If it is another one, or none comes.
+    pub async fn expect(&mut self, kind: &str) -> Result<Value> {
+        let frame = self.next().await.with_context(|| format!("waiting for {kind}"))?;
+        if frame["type"] == kind { Ok(frame) } else { bail!("expected {kind}, got {frame}") }
+    }
+
+    /// Waits for a frame of this type, passing over others.
+    ///
+    /// # Errors
+    /// If none comes.
+    pub async fn until(&mut self, kind: &str) -> Result<Value> {
+        loop {
+            let frame = self.next().await.with_context(|| format!("waiting for {kind}"))?;
+            if frame["type"] == kind {
+                return Ok(frame);
+            }
+        }
+    }
+
+    /// Waits for the close code, passing over frames; `None` if the connection ended without one.
+    ///
+    /// # Errors
+    /// If the socket stays open.
+    pub async fn closed(&mut self) -> Result<Option<u16>> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let message = timeout_at(deadline, self.stream.next()).await.context("the socket stays open")?;
+            match message {
+                Some(Ok(Message::Close(frame))) => return Ok(frame.map(|frame| frame.code.into())),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Ok(None),
+            }
+        }
+    }
+}

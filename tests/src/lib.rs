@@ -1,0 +1,21 @@
+//! The whole product on one machine: what `cargo local` starts is what the tests stand on.
+//!
+//! [`services`] starts private instances of Postgres, Redis and an SQS-compatible server; [`product`] runs the REST
+//! function, the hub and the orchestrator in this process, with [`pump`] in the part of the event source; [`demo`] fills
+//! a database; [`app`] gives each test a database of its own; [`clients`] are the two kinds of callers.
+
+pub mod app;
+pub mod clients;
+pub mod demo;
+pub mod lambda;
+pub mod mint;
+pub mod product;
+pub mod pump;
+pub mod services;
+pub mod wire;
+
+/// Where programs fetched for the local stack are kept between runs: the workspace's `target` folder.
+#[must_use]
+pub fn cache() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace").join("target")
+}

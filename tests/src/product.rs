@@ -1,0 +1,167 @@
+//! The REST function, the hub and the orchestrator in one process, on one port.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::Result;
+use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
+use chat_core::{
+    bus::Publisher,
+    config::{self, Limits, Secret, Times},
+    queue::{Local, Mischief, Queue, Sqs},
+    store::Store,
+    token::Verifier,
+};
+use conversations::Api;
+use hub::{Hub, Parts};
+use orchestrator::{Orchestrator, model::Model};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::pump;
+
+/// Hints that the in-process queue holds; what does not fit is left to the sweep.
+const LOCAL_QUEUE: usize = 65_536;
+
+/// What a product stands on, and how it behaves.
+#[derive(Clone)]
+pub struct Setting {
+    /// Postgres, as the app role.
+    pub database_url: String,
+    /// Redis.
+    pub redis_url: String,
+    /// Where hints of work go.
+    pub queue: QueueKind,
+    /// Whose tokens are good.
+    pub token: config::Token,
+    /// Pages that may connect.
+    pub allowed_origins: Vec<String>,
+    /// What a peer can grow.
+    pub limits: Limits,
+    /// The times of a turn's life.
+    pub times: Times,
+    /// Who answers.
+    pub model: Arc<dyn Model>,
+    /// Connections of the REST handlers, of the hub and of the orchestrator, each.
+    pub pool_size: usize,
+}
+
+/// Which queue.
+#[derive(Clone)]
+pub enum QueueKind {
+    /// In this process.
+    Local(Option<Mischief>),
+    /// An SQS-compatible server.
+    Sqs(SqsAddress),
+}
+
+/// A queue on an SQS-compatible server.
+#[derive(Clone)]
+pub struct SqsAddress {
+    /// The server.
+    pub endpoint: String,
+    /// The queue on it.
+    pub queue_url: String,
+}
+
+/// A running product.
+pub struct Product {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The orchestrator, for a test that plays the queue itself.
+    pub orchestrator: Orchestrator,
+    /// The hints it sends.
+    pub queue: Arc<dyn Queue>,
+    stop: CancellationToken,
+    server: JoinHandle<std::io::Result<()>>,
+    pump: JoinHandle<()>,
+}
+
+impl Product {
+    /// Starts it on a listener.
+    ///
+    /// # Errors
+    /// What cannot be reached.
+    pub async fn start(setting: &Setting, listener: TcpListener) -> Result<Self> {
+        let address = listener.local_addr()?;
+        let stop = CancellationToken::new();
+        let database =
+            config::Database { url: Secret::from(setting.database_url.clone()), pool_size: setting.pool_size };
+        let redis = config::Redis { url: Secret::from(setting.redis_url.clone()) };
+        let publisher = Publisher::new(&redis)?;
+        let (queue, source): (Arc<dyn Queue>, pump::Source) = match &setting.queue {
+            QueueKind::Local(mischief) => {
+                let (queue, inbox) = Local::new(LOCAL_QUEUE, *mischief);
+                (Arc::new(queue), pump::Source::Local(inbox))
+            }
+            QueueKind::Sqs(address) => {
+                let client = sqs_client(&address.endpoint);
+                let queue = Sqs::new(client.clone(), address.queue_url.clone());
+                (Arc::new(queue), pump::Source::Sqs(client, address.queue_url.clone()))
+            }
+        };
+        let store = Store::connect(&database).await?;
+        let orchestrator = Orchestrator {
+            store: Store::connect(&database).await?,
+            queue: Arc::clone(&queue),
+            publisher: publisher.clone(),
+            model: Arc::clone(&setting.model),
+            times: setting.times,
+        };
+        let hub = Hub::start(Parts {
+            store: store.clone(),
+            queue: Arc::clone(&queue),
+            publisher: publisher.clone(),
+            redis,
+            token: setting.token.clone(),
+            edge: config::Edge { listen: address.to_string(), allowed_origins: setting.allowed_origins.clone() },
+            limits: setting.limits,
+            times: setting.times,
+        })?;
+        let api = Api {
+            store,
+            queue: Arc::clone(&queue),
+            publisher,
+            verifier: Arc::new(Verifier::new(&setting.token)),
+            limits: setting.limits,
+        };
+        let router = hub::router(hub.clone()).merge(conversations::router(api));
+        let server = tokio::spawn(hub.serve(listener, router, stop.clone().cancelled_owned()));
+        let pump = tokio::spawn(pump::run(source, orchestrator.clone(), stop.clone()));
+        Ok(Self { address, orchestrator, queue, stop, server, pump })
+    }
+
+    /// Where REST is.
+    #[must_use]
+    pub fn rest(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Where the sockets are.
+    #[must_use]
+    pub fn ws(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
+    /// Says goodbye to the sockets and ends.
+    ///
+    /// # Errors
+    /// What the server failed with.
+    pub async fn stop(&mut self) -> Result<()> {
+        self.stop.cancel();
+        (&mut self.server).await??;
+        (&mut self.pump).await?;
+        Ok(())
+    }
+}
+
+/// A client of an SQS-compatible server: made-up credentials, and nothing read from the environment.
+#[must_use]
+pub fn sqs_client(endpoint: &str) -> aws_sdk_sqs::Client {
+    let config = aws_sdk_sqs::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("local", "local", None, None, "local"))
+        .endpoint_url(endpoint)
+        .build();
+    aws_sdk_sqs::Client::from_conf(config)
+}

@@ -1,0 +1,147 @@
+//! Plays Lambda's event source for SQS: receives, calls the handler, deletes what did not fail.
+
+use std::time::Duration;
+
+use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
+use aws_sdk_sqs::Client;
+use chat_core::queue::{Delivery, Inbox};
+use orchestrator::Orchestrator;
+use tokio::{sync::mpsc, task::JoinSet, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+/// Records of one call at most, as a standard queue gives without a batching window.
+const BATCH: usize = 10;
+
+/// Calls that run side by side at most: the template's `MaximumConcurrency` for one machine.
+const CONCURRENCY: usize = 64;
+
+/// Receives of one message before it would be a dead letter, as in the template.
+const MAX_RECEIVES: u32 = 5;
+
+/// How long a record that failed stays hidden in the in-process queue.
+const HIDDEN: Duration = Duration::from_secs(1);
+
+/// Where records come from.
+pub enum Source {
+    /// The in-process queue.
+    Local(Inbox),
+    /// An SQS-compatible server, and the queue's URL.
+    Sqs(Client, String),
+}
+
+/// Runs until `stop`, then waits for the calls under way.
+pub async fn run(source: Source, orchestrator: Orchestrator, stop: CancellationToken) {
+    match source {
+        Source::Local(inbox) => local(inbox, orchestrator, stop).await,
+        Source::Sqs(client, url) => sqs(client, url, orchestrator, stop).await,
+    }
+}
+
+async fn local(mut inbox: Inbox, orchestrator: Orchestrator, stop: CancellationToken) {
+    let mut calls = JoinSet::new();
+    let (failed, mut failures) = mpsc::unbounded_channel::<Delivery>();
+    loop {
+        while calls.len() >= CONCURRENCY || calls.try_join_next().is_some() {
+            if calls.len() >= CONCURRENCY {
+                calls.join_next().await;
+            }
+        }
+        let batch = tokio::select! {
+            () = stop.cancelled() => break,
+            Some(delivery) = failures.recv() => {
+                inbox.put_back(delivery);
+                continue;
+            }
+            batch = inbox.receive(BATCH) => match batch {
+                Some(batch) => batch,
+                None => break,
+            },
+        };
+        let (orchestrator, failed) = (orchestrator.clone(), failed.clone());
+        calls.spawn(async move {
+            let records = batch.iter().map(|delivery| record(&delivery.id, &delivery.body)).collect();
+            let response = orchestrator.handle(event(records)).await;
+            let back: Vec<_> = batch
+                .into_iter()
+                .filter(|delivery| response.batch_item_failures.iter().any(|f| f.item_identifier == delivery.id))
+                .collect();
+            if back.is_empty() {
+                return;
+            }
+            sleep(HIDDEN).await;
+            for delivery in back {
+                if delivery.count >= MAX_RECEIVES {
+                    warn!(message_id = delivery.id, "a record failed too often and was dropped");
+                } else {
+                    // The receiver lives as long as this loop.
+                    let _ = failed.send(delivery);
+                }
+            }
+        });
+    }
+    while calls.join_next().await.is_some() {}
+}
+
+async fn sqs(client: Client, url: String, orchestrator: Orchestrator, stop: CancellationToken) {
+    let mut calls = JoinSet::new();
+    loop {
+        while calls.try_join_next().is_some() {}
+        if calls.len() >= CONCURRENCY {
+            calls.join_next().await;
+        }
+        let receive = client.receive_message().queue_url(&url).max_number_of_messages(10).wait_time_seconds(5).send();
+        let received = tokio::select! {
+            () = stop.cancelled() => break,
+            received = receive => received,
+        };
+        let messages = match received {
+            Ok(received) => received.messages.unwrap_or_default(),
+            Err(error) => {
+                warn!(?error, "no hints received; trying again");
+                sleep(HIDDEN).await;
+                continue;
+            }
+        };
+        if messages.is_empty() {
+            continue;
+        }
+        let (client, url, orchestrator) = (client.clone(), url.clone(), orchestrator.clone());
+        calls.spawn(async move {
+            let records = messages
+                .iter()
+                .map(|message| record(message.message_id().unwrap_or_default(), message.body().unwrap_or_default()))
+                .collect();
+            let response = orchestrator.handle(event(records)).await;
+            for message in messages {
+                let failed = |id: &str| response.batch_item_failures.iter().any(|f| f.item_identifier == id);
+                if failed(message.message_id().unwrap_or_default()) {
+                    continue;
+                }
+                let delete = client.delete_message().queue_url(&url).set_receipt_handle(message.receipt_handle);
+                if let Err(error) = delete.send().await {
+                    warn!(?error, "a record was not deleted; it comes again, which changes nothing");
+                }
+            }
+        });
+    }
+    while calls.join_next().await.is_some() {}
+}
+
+/// The event that Lambda would send.
+#[must_use]
+pub fn event(records: Vec<SqsMessage>) -> SqsEvent {
+    let mut event = SqsEvent::default();
+    event.records = records;
+    event
+}
+
+/// One record of it.
+#[must_use]
+pub fn record(id: &str, body: &str) -> SqsMessage {
+    let mut record = SqsMessage::default();
+    record.message_id = Some(id.to_owned());
+    record.body = Some(body.to_owned());
+    record.event_source = Some("aws:sqs".to_owned());
+    record
+}
