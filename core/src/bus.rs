@@ -319,15 +319,17 @@ struct Owner<T> {
 
 impl<T: Send + Sync + 'static> Owner<T> {
     async fn run(mut self, mut looks: mpsc::Receiver<Look>) {
-        let mut attempt = 0;
+        let (mut attempt, mut first) = (0, true);
         loop {
             let (gone, broken) = mpsc::channel(1);
             match self.connect(gone).await {
                 Ok(conn) => {
-                    if attempt > 0 {
+                    if !first {
                         info!("subscriber is connected again");
+                        self.shared.tell_gap();
                     }
-                    attempt = 0;
+                    self.answer();
+                    (attempt, first) = (0, false);
                     self.shared.connected.store(true, Ordering::Relaxed);
                     let ended = self.serve(conn, &mut looks, broken).await;
                     self.shared.connected.store(false, Ordering::Relaxed);
@@ -348,17 +350,17 @@ impl<T: Send + Sync + 'static> Owner<T> {
         }
     }
 
-    /// Connects, subscribes to everything that has listeners, and tells them that they may have missed something.
+    /// Connects, and subscribes to everything that has listeners.
     async fn connect(&mut self, gone: mpsc::Sender<()>) -> redis::RedisResult<MultiplexedConnection> {
         let shared = Arc::clone(&self.shared);
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(ANSWER_TIMEOUT))
             .set_response_timeout(Some(ANSWER_TIMEOUT))
             .set_push_sender(move |push: PushInfo| {
-                match &push.kind {
-                    PushKind::Message => shared.hand_out(&push),
-                    PushKind::Disconnection => drop(gone.try_send(())),
-                    _ => {}
+                if push.kind == PushKind::Message {
+                    shared.hand_out(&push);
+                } else if push.kind == PushKind::Disconnection {
+                    let _ = gone.try_send(());
                 }
                 Ok::<(), ()>(())
             });
@@ -366,8 +368,6 @@ impl<T: Send + Sync + 'static> Owner<T> {
         self.subscribed.clear();
         let topics: Vec<Topic> = self.shared.lock().keys().cloned().collect();
         self.bring_into_step(&mut conn, topics).await?;
-        self.shared.tell_gap();
-        self.answer();
         Ok(conn)
     }
 

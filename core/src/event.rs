@@ -1,6 +1,6 @@
 //! The frames of the socket, both ways. The server's are also what is published on the bus.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::Error as _};
 
 use crate::{
     caller::Role,
@@ -32,6 +32,19 @@ pub enum ClientFrame {
     /// Any other `type`.
     #[serde(other)]
     Unknown,
+}
+
+impl ClientFrame {
+    /// Reads a frame: a JSON object. The library would read an array as one, too.
+    ///
+    /// # Errors
+    /// What cannot be read, and where.
+    pub fn parse(text: &str) -> serde_json::Result<Self> {
+        if !text.trim_start().starts_with('{') {
+            return Err(serde_json::Error::custom("a frame is a JSON object"));
+        }
+        serde_json::from_str(text)
+    }
 }
 
 /// Who the client says it is, and where it was.
@@ -209,11 +222,19 @@ mod tests {
 
     #[test]
     fn a_client_frame_is_read_for_what_it_is() {
-        let read = |text: &str| serde_json::from_str::<ClientFrame>(text);
+        let read = ClientFrame::parse;
         assert!(matches!(read(r#"{"type":"auth","token":"t","userId":null,"extra":1}"#), Ok(ClientFrame::Auth(_))));
         assert!(matches!(read(r#"{"type":"message","text":"hi"}"#), Ok(ClientFrame::Message { .. })));
         assert!(matches!(read(r#"{"type":"dance","text":"hi"}"#), Ok(ClientFrame::Unknown)));
-        for bad in [r#"{"type":"message"}"#, r#"{"text":"hi"}"#, "[]", "1", "", r#"{"type":"auth","userId":"me"}"#] {
+        for bad in [
+            r#"{"type":"message"}"#,
+            r#"{"text":"hi"}"#,
+            "[]",
+            "1",
+            "",
+            r#"["message","hi"]"#,
+            r#"{"type":"auth","userId":"me"}"#,
+        ] {
             assert!(read(bad).is_err(), "{bad}");
         }
     }

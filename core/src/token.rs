@@ -92,9 +92,12 @@ impl Verifier {
             return Err(refused(format!("{} bytes", token.len())));
         }
         let KeySource::Shared(key) = &self.key;
-        let claims = decode::<Claims>(token, key, &self.validation).map_err(|error| match error.kind() {
-            ErrorKind::ExpiredSignature => Error::new(Code::TokenExpired, "The token has expired."),
-            other => refused(format!("{other:?}")),
+        let claims = decode::<Claims>(token, key, &self.validation).map_err(|error| {
+            if matches!(error.kind(), ErrorKind::ExpiredSignature) {
+                Error::new(Code::TokenExpired, "The token has expired.")
+            } else {
+                refused(format!("{:?}", error.kind()))
+            }
         })?;
         let Claims { sub, exp, role, tenant_id } = claims.claims;
         let expires_at = Timestamp::from_unix(exp).ok_or_else(|| refused("exp out of range".to_owned()))?;

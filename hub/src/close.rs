@@ -85,7 +85,6 @@ impl From<&Error> for Close {
 impl From<axum::Error> for Close {
     fn from(error: axum::Error) -> Self {
         use tungstenite::Error as Complaint;
-        #[expect(clippy::wildcard_enum_match_arm, reason = "a foreign enum; the rest are broken connections")]
         match error.into_inner().downcast_ref::<Complaint>() {
             Some(Complaint::Capacity(_)) => Self::TooBig,
             Some(Complaint::Utf8(_)) => Self::NotUtf8,

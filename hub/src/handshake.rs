@@ -45,7 +45,7 @@ async fn first_frame(socket: &mut WebSocket) -> Result<Auth, Close> {
     loop {
         match socket.recv().await.ok_or(Close::Gone)?? {
             Message::Text(text) => {
-                return match serde_json::from_str(&text) {
+                return match ClientFrame::parse(&text) {
                     Ok(ClientFrame::Auth(auth)) => Ok(auth),
                     Ok(ClientFrame::Message { .. } | ClientFrame::Stop { .. } | ClientFrame::Unknown) | Err(_) => {
                         Err(Close::BadFrames)

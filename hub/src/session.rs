@@ -10,14 +10,13 @@ use axum::extract::ws::{Message as Frame, Utf8Bytes, WebSocket};
 use chat_core::{
     Error, Kind,
     bus::{News, Subscription},
-    conversation::{Author, Message, Origin, Turn, TurnState},
+    conversation::{Origin, Turn, TurnState},
     event::{Auth, ClientFrame, ServerFrame},
     ids::{ClientMessageId, ConversationId, SocketId, TurnId},
-    job::Job,
     keys::webchat_response_key,
     store::{
         door::Seat,
-        messages::{Accepted, Page, Position},
+        messages::{Page, Position},
         turns::End,
     },
     text::Text,
@@ -175,7 +174,7 @@ impl Session {
             Frame::Ping(_) | Frame::Pong(_) => return Ok(()),
             Frame::Close(_) => return Err(Close::Gone),
         };
-        let frame = match serde_json::from_str(&text) {
+        let frame = match ClientFrame::parse(&text) {
             Ok(frame) => frame,
             Err(error) => return self.unreadable(socket, &error).await,
         };
@@ -226,9 +225,7 @@ impl Session {
         let (seat, accepted) = match stored {
             Ok(stored) => stored,
             Err(error) => match error.kind() {
-                // Whoever is in may have been put out since.
-                Kind::NotFound | Kind::Forbidden => return Err(Close::Forbidden),
-                Kind::Unauthenticated => return Err(Close::Unauthenticated),
+                Kind::NotFound | Kind::Forbidden | Kind::Unauthenticated => return Err(put_out(&error)),
                 Kind::Busy | Kind::Unavailable | Kind::Internal | Kind::Invalid | Kind::Conflict => {
                     if error.kind() == Kind::Internal {
                         error!(conversation.id = %conversation, ?error, "message not stored");
@@ -254,28 +251,13 @@ impl Session {
             return write(socket, &ServerFrame::Turn { turn_id: id, state, code, message_id: earlier.reply }).await;
         }
         let seq = accepted.seq;
-        self.hub.0.dispatcher.hint(Job::web(seat.tenant(), conversation, seat.owner, turn_id));
-        self.publish(ServerFrame::Message { message: self.stored(accepted, text) });
+        self.hub.0.dispatcher.hint(accepted.job(&seat));
+        self.publish(ServerFrame::Message { message: accepted.message(&seat, text) });
         if seq > self.last_seq + 1 {
             self.catch_up(socket, seq - 1).await?;
         }
         self.last_seq = self.last_seq.max(seq);
         write(socket, &answer).await
-    }
-
-    /// The message as the conversation's other sockets see it.
-    fn stored(&self, accepted: Accepted, text: Text) -> Message {
-        let author = self.identity.user_id;
-        Message {
-            id: accepted.id,
-            seq: accepted.seq,
-            role: Author::User,
-            content: text.into_string(),
-            created_at: accepted.created_at,
-            reply_to: None,
-            author_id: (author != self.seat.owner).then_some(author),
-            turn: Some(Turn { id: accepted.id.into(), state: TurnState::Queued, code: None }),
-        }
     }
 
     /// Ends a turn that waits, or asks its worker to. The conversation's sockets hear of it over the bus.
@@ -301,10 +283,7 @@ impl Session {
             return Err(Close::Forbidden);
         }
         let seat = self.hub.0.store.seat(&identity, self.seat.conversation).await;
-        let seat = seat.map_err(|error| match failed(&error) {
-            Close::NotFound => Close::Forbidden,
-            other => other,
-        })?;
+        let seat = seat.map_err(|error| put_out(&error))?;
         handshake::agree(auth, &seat)?;
         self.expires = expiry(&identity);
         self.identity = Identity { role_hint: Some(seat.member.caller.role), ..identity };
@@ -338,7 +317,7 @@ impl Session {
     /// Brings this socket to where the store is: after a gap, or when a number is missing.
     async fn repair(&mut self, socket: &mut WebSocket) -> Result<(), Close> {
         let seat = self.hub.0.store.seat(&self.identity, self.seat.conversation).await;
-        self.seat = seat.map_err(|error| failed(&error))?;
+        self.seat = seat.map_err(|error| put_out(&error))?;
         if self.seat.epoch > self.epoch {
             self.epoch = self.seat.epoch;
             write(socket, &ServerFrame::Reset { epoch: self.epoch }).await?;
@@ -392,7 +371,10 @@ impl Session {
 /// When a token ends for good: its end and the leeway, from now on by the monotonic clock.
 fn expiry(identity: &Identity) -> Instant {
     let left = identity.expires_at.unix_micros() - Timestamp::now().unix_micros();
-    Instant::now() + Duration::from_micros(u64::try_from(left).unwrap_or(0)) + Duration::from_secs(LEEWAY_SECONDS)
+    let left = left.saturating_add_unsigned(LEEWAY_SECONDS * 1_000_000);
+    // A token may hold for a century; the timer need not.
+    let left = Duration::from_micros(u64::try_from(left).unwrap_or(0)).min(Duration::from_secs(30 * 24 * 3_600));
+    Instant::now() + left
 }
 
 async fn write(socket: &mut WebSocket, frame: &ServerFrame) -> Result<(), Close> {
@@ -413,6 +395,11 @@ async fn deliver(socket: &mut WebSocket, frame: Frame) -> Result<(), Close> {
 fn failed(error: &Error) -> Close {
     warn!(?error, "socket not served");
     error.into()
+}
+
+/// The close of a socket that was in: whoever finds nothing here any more has been put out since.
+fn put_out(error: &Error) -> Close {
+    if error.kind() == Kind::NotFound { Close::Forbidden } else { failed(error) }
 }
 
 fn refusal(error: &Error, client_message_id: Option<ClientMessageId>) -> ServerFrame {

@@ -1,1 +1,120 @@
-//! x
+//! The bus: confirmed before it is relied on, one connection for all, and honest about what it may have missed.
+
+use std::time::Duration;
+
+use chat_core::{
+    bus::{News, Publisher, Subscriber},
+    config::{Redis, Secret},
+    event::ServerFrame,
+    ids::{ConversationId, TenantId},
+    keys::{Topic, webchat_response_key},
+};
+use harness::{
+    app::{self, App, until},
+    clients::PATIENCE,
+    services::{Options, Services},
+};
+use serde_json::json;
+use tokio::time::timeout;
+
+fn topic() -> Topic {
+    webchat_response_key(TenantId::new(), ConversationId::new())
+}
+
+fn epoch_of(payload: &[u8]) -> Option<i32> {
+    let Ok(ServerFrame::Reset { epoch }) = serde_json::from_slice(payload) else { return None };
+    Some(epoch)
+}
+
+async fn shared_redis() -> Redis {
+    Redis { url: Secret::from(app::services().await.unwrap().redis.url()) }
+}
+
+#[tokio::test]
+async fn what_is_published_after_the_confirmation_is_heard_by_every_listener() {
+    let redis = shared_redis().await;
+    let publisher = Publisher::new(&redis).unwrap();
+    let (subscriber, _) = Subscriber::start(&redis, epoch_of).unwrap();
+    // Published at once after each confirmation, again and again: a late subscription would miss some.
+    for epoch in 0..200 {
+        let topic = topic();
+        let mut one = subscriber.subscribe(topic.clone(), PATIENCE).await.unwrap();
+        let mut two = subscriber.subscribe(topic.clone(), PATIENCE).await.unwrap();
+        publisher.publish(&topic, &ServerFrame::Reset { epoch }).await.unwrap();
+        for listener in [&mut one, &mut two] {
+            let news = timeout(PATIENCE, listener.next()).await.unwrap().unwrap();
+            assert!(matches!(news, News::Event(event) if *event == epoch));
+        }
+        drop(one);
+        publisher.publish(&topic, &ServerFrame::Reset { epoch: -1 }).await.unwrap();
+        let news = timeout(PATIENCE, two.next()).await.unwrap().unwrap();
+        assert!(matches!(news, News::Event(event) if *event == -1), "the last listener still hears");
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_comes_and_goes_quickly_ends_as_it_should() {
+    let redis = shared_redis().await;
+    let publisher = Publisher::new(&redis).unwrap();
+    let (subscriber, _) = Subscriber::start(&redis, epoch_of).unwrap();
+    let topic = topic();
+    for _ in 0..100 {
+        drop(subscriber.subscribe(topic.clone(), PATIENCE).await.unwrap());
+    }
+    let mut stays = subscriber.subscribe(topic.clone(), PATIENCE).await.unwrap();
+    publisher.publish(&topic, &ServerFrame::Reset { epoch: 7 }).await.unwrap();
+    assert!(matches!(timeout(PATIENCE, stays.next()).await.unwrap(), Some(News::Event(_))));
+}
+
+#[tokio::test]
+async fn a_listener_that_is_too_slow_is_let_go_and_the_others_hear_on() {
+    let redis = shared_redis().await;
+    let publisher = Publisher::new(&redis).unwrap();
+    let (subscriber, _) = Subscriber::start(&redis, epoch_of).unwrap();
+    let topic = topic();
+    let mut slow = subscriber.subscribe(topic.clone(), PATIENCE).await.unwrap();
+    let mut quick = subscriber.subscribe(topic.clone(), PATIENCE).await.unwrap();
+    for epoch in 0..300 {
+        publisher.publish(&topic, &ServerFrame::Reset { epoch }).await.unwrap();
+        assert!(timeout(PATIENCE, quick.next()).await.unwrap().is_some());
+    }
+    let mut heard = 0;
+    while timeout(PATIENCE, slow.next()).await.unwrap().is_some() {
+        heard += 1;
+    }
+    assert_eq!(heard, 256, "as many as its mailbox holds");
+}
+
+#[tokio::test]
+async fn a_broken_connection_is_told_and_what_was_missed_is_read_from_the_store() {
+    let own = Services::start(&Options { durable: false, max_connections: 10 }, &|_| {}).await.unwrap();
+    let app = App::with(|setting| setting.redis_url = own.redis.url()).await.unwrap();
+    let conversation = app.conversation("ben@acme").await.unwrap();
+    let mut socket = app.socket("ben@acme", &conversation).await.unwrap();
+    let mut redis = redis::Client::open(own.redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+
+    // The subscriber is cut off, and kept out while a message is sent and answered elsewhere.
+    let acl = async |redis: &mut redis::aio::MultiplexedConnection, rule: &str| {
+        redis::cmd("ACL").arg(&["SETUSER", "default", rule]).query_async::<()>(redis).await.unwrap();
+    };
+    acl(&mut redis, "-subscribe").await;
+    redis::cmd("CLIENT").arg(&["KILL", "TYPE", "pubsub"]).query_async::<i64>(&mut redis).await.unwrap();
+    let sent = app.rest("ben@acme").say(&conversation, "0193b3a0-0000-7000-8000-0000000000ff", "missed").await.unwrap();
+    crate::turns::state_becomes(&app, &sent.body, "answered").await;
+    assert!(socket.next_within(Duration::from_millis(300)).await.is_err(), "nobody could tell this socket");
+
+    acl(&mut redis, "+subscribe").await;
+    let message = socket.expect("message").await.unwrap();
+    assert_eq!((&message["message"]["content"], &message["message"]["seq"]), (&json!("missed"), &json!(1)));
+    assert_eq!(socket.expect("response").await.unwrap()["seq"], 2);
+    // And it is live again.
+    socket.message("hello", None).await.unwrap();
+    socket.until("response").await.unwrap();
+    until("readiness", || async {
+        Ok(reqwest::get(format!("{}/readyz", app.product.rest())).await?.status().is_success())
+    })
+    .await
+    .unwrap();
+    app.finish().await.unwrap();
+    own.stop().await.unwrap();
+}

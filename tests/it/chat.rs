@@ -100,27 +100,3 @@ async fn whoever_comes_back_gets_what_was_missed_and_no_more() {
     }
     app.finish().await.unwrap();
 }
-
-#[tokio::test]
-async fn test_typing_indicator_sent_before_dispatch() {
-    let app = App::start().await.unwrap();
-    let conversation = app.conversation("ben@acme").await.unwrap();
-    let mut socket = app.socket("ben@acme", &conversation).await.unwrap();
-    // Nothing can be written while somebody else holds the conversation's row.
-    let mut owner = app.owner().await.unwrap();
-    let held = owner.transaction().await.unwrap();
-    held.execute("select 1 from web_conversations where id = $1::text::uuid for update", &[&conversation])
-        .await
-        .unwrap();
-
-    socket.message("hello", None).await.unwrap();
-    socket.expect("typing").await.unwrap();
-    let turns: i64 = held.query_one("select count(*) from turns", &[]).await.unwrap().get(0);
-    assert_eq!(turns, 0, "typing came before anything was written or dispatched");
-    assert!(socket.next_within(Duration::from_millis(100)).await.is_err(), "not accepted before the commit");
-
-    held.commit().await.unwrap();
-    socket.expect("accepted").await.unwrap();
-    socket.expect("response").await.unwrap();
-    app.finish().await.unwrap();
-}

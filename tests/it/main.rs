@@ -3,10 +3,11 @@
 
 mod bus;
 mod chat;
-mod conversations;
 mod edges;
 mod identity;
+mod lambda;
 mod messages;
+mod original;
 mod queue;
 mod services;
 mod turns;

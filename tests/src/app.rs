@@ -114,6 +114,15 @@ impl App {
         Ok(Self { product, demo, mint, setting, owner_url, finished: false })
     }
 
+    /// A second product on the same database and Redis, with another queue.
+    ///
+    /// # Errors
+    /// What cannot be reached.
+    pub async fn second(&self, queue: QueueKind) -> Result<Product> {
+        let setting = Setting { queue, ..self.setting.clone() };
+        Product::start(&setting, TcpListener::bind(("127.0.0.1", 0)).await?).await
+    }
+
     /// The user with this handle: `root`, `ada@acme` (its admin), `ben@acme`, `ada@globex`, `ben@globex`.
     #[must_use]
     pub fn user(&self, handle: &str) -> &User {
@@ -218,6 +227,7 @@ pub fn lifted() -> Limits {
 ///
 /// # Errors
 /// If it does not hold in time.
+#[expect(clippy::disallowed_methods, reason = "the one place where tests wait between two looks")]
 pub async fn until<F: Future<Output = Result<bool>>>(what: &str, mut holds: impl FnMut() -> F) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !holds().await.with_context(|| format!("waiting for {what}"))? {

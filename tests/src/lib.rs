@@ -5,6 +5,7 @@
 //! a database; [`app`] gives each test a database of its own; [`clients`] are the two kinds of callers.
 
 pub mod app;
+pub mod card;
 pub mod clients;
 pub mod demo;
 pub mod lambda;
@@ -12,6 +13,7 @@ pub mod mint;
 pub mod product;
 pub mod pump;
 pub mod services;
+pub mod terminal;
 pub mod wire;
 
 /// Where programs fetched for the local stack are kept between runs: the workspace's `target` folder.

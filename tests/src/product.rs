@@ -17,7 +17,7 @@ use orchestrator::{Orchestrator, model::Model};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::pump;
+use crate::{app, pump};
 
 /// Hints that the in-process queue holds; what does not fit is left to the sweep.
 const LOCAL_QUEUE: usize = 65_536;
@@ -140,6 +140,22 @@ impl Product {
     #[must_use]
     pub fn ws(&self) -> String {
         format!("ws://{}", self.address)
+    }
+
+    /// Returns once both halves answer.
+    ///
+    /// # Errors
+    /// If one does not in time.
+    pub async fn answers(&self) -> Result<()> {
+        let http = reqwest::Client::new();
+        for probe in ["/readyz".to_owned(), format!("{}/readyz", conversations::BASE)] {
+            app::until(&probe, || async {
+                let asked = http.get(format!("{}{probe}", self.rest())).send().await;
+                Ok(asked.is_ok_and(|answer| answer.status().is_success()))
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Says goodbye to the sockets and ends.

@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use anyhow::{Context, Result};
 use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
-use aws_sdk_sqs::Client;
+use aws_sdk_sqs::{Client, types::QueueAttributeName};
 use chat_core::queue::{Delivery, Inbox};
 use orchestrator::Orchestrator;
+use serde_json::json;
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
+
+use crate::product::{SqsAddress, sqs_client};
 
 /// Records of one call at most, as a standard queue gives without a batching window.
 const BATCH: usize = 10;
@@ -38,6 +42,7 @@ pub async fn run(source: Source, orchestrator: Orchestrator, stop: CancellationT
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "plays the visibility timeout")]
 async fn local(mut inbox: Inbox, orchestrator: Orchestrator, stop: CancellationToken) {
     let mut calls = JoinSet::new();
     let (failed, mut failures) = mpsc::unbounded_channel::<Delivery>();
@@ -83,6 +88,7 @@ async fn local(mut inbox: Inbox, orchestrator: Orchestrator, stop: CancellationT
     while calls.join_next().await.is_some() {}
 }
 
+#[expect(clippy::disallowed_methods, reason = "backs off as the event source does")]
 async fn sqs(client: Client, url: String, orchestrator: Orchestrator, stop: CancellationToken) {
     let mut calls = JoinSet::new();
     loop {
@@ -126,6 +132,26 @@ async fn sqs(client: Client, url: String, orchestrator: Orchestrator, stop: Canc
         });
     }
     while calls.join_next().await.is_some() {}
+}
+
+/// Creates a queue and its dead letters as the template has them, and returns its address.
+///
+/// # Errors
+/// What the server refuses.
+pub async fn create_queue(endpoint: &str, name: &str) -> Result<SqsAddress> {
+    let client = sqs_client(endpoint);
+    let dead = client.create_queue().queue_name(format!("{name}-dead")).send().await?;
+    let dead_url = dead.queue_url().context("the queue of dead letters has no URL")?;
+    let arn = client.get_queue_attributes().queue_url(dead_url).attribute_names(QueueAttributeName::QueueArn);
+    let arn = arn.send().await?.attributes.unwrap_or_default().remove(&QueueAttributeName::QueueArn);
+    let redrive = json!({"deadLetterTargetArn": arn, "maxReceiveCount": MAX_RECEIVES}).to_string();
+    let queue = client
+        .create_queue()
+        .queue_name(name)
+        .attributes(QueueAttributeName::VisibilityTimeout, "240")
+        .attributes(QueueAttributeName::RedrivePolicy, redrive);
+    let queue_url = queue.send().await?.queue_url.context("the queue has no URL")?;
+    Ok(SqsAddress { endpoint: endpoint.to_owned(), queue_url })
 }
 
 /// The event that Lambda would send.

@@ -13,6 +13,7 @@ use crate::{
     conversation::{Author, Message, Turn, TurnState},
     error::{Code, Error, Result},
     ids::{ClientMessageId, ConversationId, MessageId},
+    job::Job,
     text::Text,
     timestamp::Timestamp,
     token::Identity,
@@ -29,6 +30,30 @@ pub struct Accepted {
     pub created_at: Timestamp,
     /// Where it was accepted before: what became of it.
     pub earlier: Option<Earlier>,
+}
+
+impl Accepted {
+    /// The message as the conversation's other sockets see it.
+    #[must_use]
+    pub fn message(&self, seat: &Seat, text: Text) -> Message {
+        let author = seat.member.caller.user_id;
+        Message {
+            id: self.id,
+            seq: self.seq,
+            role: Author::User,
+            content: text.into_string(),
+            created_at: self.created_at,
+            reply_to: None,
+            author_id: (author != seat.owner).then_some(author),
+            turn: Some(Turn { id: self.id.into(), state: TurnState::Queued, code: None }),
+        }
+    }
+
+    /// The hint that its turn waits.
+    #[must_use]
+    pub fn job(&self, seat: &Seat) -> Job {
+        Job::web(seat.tenant(), seat.conversation, seat.owner, self.id.into())
+    }
 }
 
 /// What became of a message that had been accepted before.

@@ -87,6 +87,10 @@ impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
                 Error::field("body", rejection.body_text())
             }
         })?;
+        // The library would read an array as an object, too.
+        if body.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+            return Err(Error::field("body", "must be a JSON object").into());
+        }
         let mut json = serde_json::Deserializer::from_slice(&body);
         let read = serde_path_to_error::deserialize(&mut json)
             .map_err(|error| named(&error.path().to_string(), "body", &error.inner().to_string()))?;

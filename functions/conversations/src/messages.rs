@@ -8,10 +8,9 @@ use axum::{
 };
 use chat_core::{
     Error, Result,
-    conversation::{Author, Message, Origin, Turn, TurnState},
+    conversation::Origin,
     event::ServerFrame,
     ids::{MessageId, TurnId},
-    job::Job,
     keys::webchat_response_key,
     store::{
         door::Seat,
@@ -103,39 +102,27 @@ pub async fn send(
     let (seat, accepted) = api.store.accept(&who, id, &text, Some(key), api.limits.queued_turns).await?;
     let sent = Sent { message_id: accepted.id, seq: accepted.seq, turn_id: accepted.id.into() };
     if accepted.earlier.is_none() {
-        hint(&api, &seat, accepted, text).await;
+        hint(&api, &seat, &accepted, text).await;
     }
     Ok((StatusCode::ACCEPTED, Json(sent)).into_response())
 }
 
 /// Tells the conversation's sockets and the orchestrator, side by side. The environment is frozen after the answer,
 /// so this waits for both, but not for long.
-async fn hint(api: &Api, seat: &Seat, accepted: Accepted, text: Text) {
-    let (tenant, conversation) = (seat.tenant(), seat.conversation);
-    let turn = TurnId::from(accepted.id);
-    let topic = webchat_response_key(tenant, conversation);
+async fn hint(api: &Api, seat: &Seat, accepted: &Accepted, text: Text) {
+    let conversation = seat.conversation;
+    let topic = webchat_response_key(seat.tenant(), conversation);
     let typing = ServerFrame::Typing { conversation_id: conversation, origin: Origin::Agent, via: None };
-    let author = seat.member.caller.user_id;
-    let message = Message {
-        id: accepted.id,
-        seq: accepted.seq,
-        role: Author::User,
-        content: text.into_string(),
-        created_at: accepted.created_at,
-        reply_to: None,
-        author_id: (author != seat.owner).then_some(author),
-        turn: Some(Turn { id: turn, state: TurnState::Queued, code: None }),
-    };
-    let news = [(topic.clone(), typing), (topic, ServerFrame::Message { message })];
-    let jobs = [Job::web(tenant, conversation, seat.owner, turn)];
+    let news = [(topic.clone(), typing), (topic, ServerFrame::Message { message: accepted.message(seat, text) })];
+    let jobs = [accepted.job(seat)];
     let told = async {
         let (published, sent) = tokio::join!(api.publisher.publish_all(&news), api.queue.send(&jobs));
         published.and(sent)
     };
     match tokio::time::timeout(HINT_TIMEOUT, told).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => warn!(turn.id = %turn, ?error, "a hint was not taken; the facts stand"),
-        Err(_) => warn!(turn.id = %turn, "a hint took too long; the facts stand"),
+        Ok(Err(error)) => warn!(turn.id = %accepted.id, ?error, "a hint was not taken; the facts stand"),
+        Err(_) => warn!(turn.id = %accepted.id, "a hint took too long; the facts stand"),
     }
 }
 

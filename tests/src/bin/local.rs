@@ -1,2 +1,245 @@
-//! x
-fn main() {}
+//! `cargo local`: the whole product on this machine.
+//!
+//! Starts private Postgres and Redis (and an SQS-compatible server, if asked), migrates, makes a demo, serves REST and
+//! hub in this process, and prints how to talk to it. However it ends, nothing is left running.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it talks to the person who started it")]
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use chat_core::{
+    config::{Limits, Secret, Times, log_filter},
+    store::migrate::migrate,
+};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use harness::{
+    app, cache,
+    card::{AgentCard, Card, Pids, UserCard},
+    demo::{self, Demo, Size},
+    mint::Mint,
+    product::{Product, QueueKind, Setting},
+    pump,
+    services::{Options, Services},
+    terminal,
+};
+use orchestrator::model::Builtin;
+use tokio::{
+    io::BufReader,
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    time::Instant,
+};
+use tracing_subscriber::EnvFilter;
+
+/// How long the printed tokens hold.
+const TOKENS_VALID: Duration = Duration::from_secs(12 * 3_600);
+
+/// People shown on screen; the ready file has all.
+const SHOWN: usize = 8;
+
+/// The whole product on this machine.
+#[derive(Parser)]
+#[command(name = "cargo local")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    start: Start,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Mint a token for a user of the running stack.
+    Token {
+        /// A handle, such as ben@acme, or an id.
+        user: String,
+    },
+    /// Hold a conversation in this terminal, through the real socket.
+    Chat {
+        /// Who you are.
+        #[arg(long = "as", default_value = "ben@acme")]
+        user: String,
+        /// Whom you talk to: a part of the agent's name.
+        #[arg(long)]
+        agent: Option<String>,
+    },
+}
+
+#[derive(Args)]
+struct Start {
+    /// What carries the hints of work.
+    #[arg(long, value_enum, default_value = "local")]
+    queue: Queue,
+    /// Companies of the demo.
+    #[arg(long, default_value_t = 2)]
+    tenants: usize,
+    /// People of each company.
+    #[arg(long, default_value_t = 3)]
+    users: usize,
+    /// AI employees of each company.
+    #[arg(long, default_value_t = 2)]
+    agents: usize,
+    /// The port to listen on; a free one if 0.
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    /// Hold callers to the product's limits, which are lifted otherwise.
+    #[arg(long)]
+    limits: bool,
+    /// Write addresses, tokens and ids to this file, as JSON, once everything answers.
+    #[arg(long)]
+    ready_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Queue {
+    /// A queue in this process.
+    Local,
+    /// A real SQS-compatible server, through the AWS SDK.
+    Sqs,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = log_filter().unwrap_or_else(|| "warn".to_owned());
+    tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr).init();
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        None => run(&cli.start).await,
+        Some(Command::Token { user }) => token(&user),
+        Some(Command::Chat { user, agent }) => talk(&user, agent.as_deref()).await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo local: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(start: &Start) -> Result<()> {
+    let begun = Instant::now();
+    let say = |step: &str| eprintln!("{:5.1} s  {step}", begun.elapsed().as_secs_f32());
+    // Durable, unlike the tests': what is measured here is what a deployment would do.
+    let mut services = Services::start(&Options { durable: true, max_connections: 100 }, &say).await?;
+    let queue = match start.queue {
+        Queue::Local => QueueKind::Local(None),
+        Queue::Sqs => {
+            let endpoint = services.start_sqs(&cache(), &say).await?.endpoint();
+            say("creating the queue and its dead letters");
+            QueueKind::Sqs(pump::create_queue(&endpoint, "chat-turns").await?)
+        }
+    };
+    say("migrating");
+    services.postgres.create_database("chat", None).await?;
+    let owner_url = services.postgres.owner_url("chat");
+    migrate(&Secret::from(owner_url.clone())).await.map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    say("making the demo");
+    let demo =
+        demo::seed(&owner_url, Size { tenants: start.tenants, users: start.users, agents: start.agents }).await?;
+
+    let listener = TcpListener::bind(("127.0.0.1", start.port)).await.context("listening")?;
+    let mint = Mint::new();
+    let setting = Setting {
+        database_url: services.postgres.app_url("chat"),
+        redis_url: services.redis.url(),
+        queue,
+        token: mint.settings(),
+        allowed_origins: vec![format!("http://{}", listener.local_addr()?)],
+        limits: if start.limits { Limits::default() } else { app::lifted() },
+        times: Times::default(),
+        model: Arc::new(Builtin),
+        pool_size: 8,
+    };
+    let mut product = Product::start(&setting, listener).await?;
+    let pids = Pids { local: std::process::id(), postgres: services.postgres.pid(), redis: services.redis.pid() };
+    let card = card(&product, &setting, owner_url, pids, &demo, &mint);
+    product.answers().await?;
+    say("ready");
+
+    let laid = Card { secret: Some(mint.secret().to_owned()), ..card.clone() }.lay(&Card::usual_place())?;
+    let ready = start.ready_file.as_deref().map(|path| card.lay(path)).transpose()?;
+    greet(&card);
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    // A second Ctrl-C ends us at once; the watchdog does the rest.
+    tokio::spawn(async {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(130);
+        }
+    });
+    say("stopping");
+    drop((laid, ready));
+    product.stop().await?;
+    services.stop().await?;
+    say("nothing is left running");
+    Ok(())
+}
+
+fn card(product: &Product, setting: &Setting, owner_url: String, pids: Pids, demo: &Demo, mint: &Mint) -> Card {
+    Card {
+        rest: product.rest(),
+        ws: product.ws(),
+        database_url: setting.database_url.clone(),
+        owner_database_url: owner_url,
+        redis_url: setting.redis_url.clone(),
+        pids,
+        users: demo
+            .users
+            .iter()
+            .map(|user| UserCard {
+                id: user.id,
+                handle: user.handle.clone(),
+                role: user.role,
+                tenant_id: user.tenant,
+                token: mint.token(user.id, user.role, user.tenant, TOKENS_VALID),
+            })
+            .collect(),
+        agents: demo
+            .agents
+            .iter()
+            .map(|agent| AgentCard { id: agent.id, tenant_id: agent.tenant, name: agent.name.clone() })
+            .collect(),
+        secret: None,
+    }
+}
+
+/// Tells how to talk to it.
+fn greet(card: &Card) {
+    println!("\nREST    {}{}", card.rest, conversations::BASE);
+    println!("Socket  {}/chat/ws/{{conversation_id}}\n", card.ws);
+    for user in card.users.iter().take(SHOWN) {
+        let tenant = user.tenant_id.map_or_else(|| "every tenant".to_owned(), |id| format!("tenant {id}"));
+        println!("{}  ({}, {tenant})\n{}\n", user.handle, user.role, user.token);
+    }
+    if card.users.len() > SHOWN {
+        println!("… and {} more; `cargo local token USER` mints a token.\n", card.users.len() - SHOWN);
+    }
+    if let (Some(user), Some(agent)) = (card.users.get(1), card.agents.first()) {
+        println!("Open a conversation:\n");
+        println!("curl -s {}{}/conversations \\", card.rest, conversations::BASE);
+        println!("  -H 'Authorization: Bearer {}' -H 'Content-Type: application/json' \\", user.token);
+        println!("  -d '{{\"tenant_id\": \"{}\", \"agent_id\": \"{}\"}}'\n", agent.tenant_id, agent.id);
+    }
+    println!("Chat in a second terminal:  cargo local chat");
+    println!("Ctrl-C stops everything.");
+}
+
+fn token(user: &str) -> Result<()> {
+    let card = Card::of_running_stack()?;
+    let user = card.user(user)?;
+    let mint = Mint::with(card.secret.clone().context("the running stack keeps its secret to itself")?);
+    println!("{}", mint.token(user.id, user.role, user.tenant_id, TOKENS_VALID));
+    Ok(())
+}
+
+async fn talk(user: &str, agent: Option<&str>) -> Result<()> {
+    let card = Card::of_running_stack()?;
+    let user = card.user(user)?;
+    terminal::chat(&card, user, agent, BufReader::new(tokio::io::stdin()), &mut std::io::stdout()).await?;
+    // A read of standard input cannot be cancelled; its thread must not keep us.
+    std::process::exit(0)
+}

@@ -18,7 +18,7 @@ const USUAL_FOLDERS: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/
 const INSTALL_DEADLINE_S: u32 = 600;
 
 /// The environment variable `name`, unless it is unset, empty or not UTF-8.
-// For `.clippy.toml`: #[expect(clippy::disallowed_methods, reason = "names a program, not a setting")]
+#[expect(clippy::disallowed_methods, reason = "names a program, not a setting")]
 pub(super) fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
