@@ -2,6 +2,7 @@
 
 use axum::extract::ws::CloseFrame;
 use chat_core::{Error, Kind};
+use tracing::{debug, error, warn};
 
 /// Why a socket ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,25 @@ impl Close {
     pub fn frame(self) -> Option<CloseFrame> {
         let (code, reason) = self.entry();
         (self != Self::Gone).then(|| CloseFrame { code, reason: reason.into() })
+    }
+
+    /// The close for an error that a socket cannot be served with; logged here, since the peer learns only a code.
+    #[must_use]
+    pub fn of(error: &Error) -> Self {
+        match error.kind() {
+            Kind::Internal => error!(?error, "socket not served"),
+            Kind::Unavailable => warn!(?error, "socket not served"),
+            Kind::Unauthenticated | Kind::Forbidden | Kind::NotFound | Kind::Invalid | Kind::Conflict | Kind::Busy => {
+                debug!(?error, "socket not let in")
+            }
+        }
+        error.into()
+    }
+
+    /// The close of a socket that was in: whoever finds nothing here any more has been put out since.
+    #[must_use]
+    pub fn put_out(error: &Error) -> Self {
+        if error.kind() == Kind::NotFound { Self::Forbidden } else { Self::of(error) }
     }
 }
 

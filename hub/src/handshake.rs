@@ -4,14 +4,12 @@ use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
 use chat_core::{
-    Error,
     event::{Auth, ClientFrame},
     ids::ConversationId,
     store::door::Seat,
     token::Identity,
 };
 use tokio::time::timeout;
-use tracing::debug;
 
 use crate::{Hub, close::Close};
 
@@ -34,7 +32,7 @@ pub async fn enter(hub: &Hub, socket: &mut WebSocket, conversation: Option<Conve
     let auth = timeout(patience, first_frame(socket)).await.map_err(|_| Close::AuthTimeout)??;
     let identity = hub.identify(&auth)?;
     let conversation = conversation.ok_or(Close::NotFound)?;
-    let seat = hub.0.store.seat(&identity, conversation).await.map_err(|error| refused(&error))?;
+    let seat = hub.0.store.seat(&identity, conversation).await.map_err(|error| Close::of(&error))?;
     agree(&auth, &seat)?;
     // The door that opened now is the one to try first from here on.
     let identity = Identity { role_hint: Some(seat.member.caller.role), ..identity };
@@ -63,7 +61,7 @@ impl Hub {
     /// Verifies the token of an `auth` frame.
     pub(crate) fn identify(&self, auth: &Auth) -> Result<Identity, Close> {
         let token = auth.token.as_deref().unwrap_or_default();
-        self.0.verifier.verify(token).map_err(|error| refused(&error))
+        self.0.verifier.verify(token).map_err(|error| Close::of(&error))
     }
 }
 
@@ -74,9 +72,4 @@ pub(crate) fn agree(auth: &Auth, seat: &Seat) -> Result<(), Close> {
         && auth.role.is_none_or(|role| role == caller.role)
         && auth.tenant_id.is_none_or(|tenant| tenant == seat.tenant());
     if agrees { Ok(()) } else { Err(Close::Forbidden) }
-}
-
-fn refused(error: &Error) -> Close {
-    debug!(?error, "not let in");
-    error.into()
 }

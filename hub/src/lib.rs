@@ -10,6 +10,7 @@ pub mod handshake;
 pub mod limits;
 pub mod registry;
 pub mod session;
+mod write;
 
 use std::{future::Future, sync::Arc, time::Duration};
 

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::extract::ws::{Message as Frame, Utf8Bytes, WebSocket};
+use axum::extract::ws::{Message as Frame, WebSocket};
 use chat_core::{
     Error, Kind,
     bus::{News, Subscription},
@@ -24,7 +24,7 @@ use chat_core::{
     token::{Identity, LEEWAY_SECONDS},
 };
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use crate::{
     Hub,
@@ -32,13 +32,11 @@ use crate::{
     fanout::Event,
     handshake::{self, Entered},
     registry::{Place, Presence},
+    write,
 };
 
 /// Longest wait for Redis to confirm a subscription.
 const SUBSCRIBE_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Longest wait for a peer to take a frame. A slower reader is cut and catches up when it comes back.
-const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Longest wait for a peer's answer to our close frame.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
@@ -98,9 +96,9 @@ async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<Conversati
     let presence = hub.0.registry.enter(identity.user_id).map_err(|error| Close::from(&error))?;
     let topic = webchat_response_key(seat.tenant(), seat.conversation);
     let subscription = hub.0.subscriber.subscribe(topic, SUBSCRIBE_PATIENCE).await;
-    let subscription = subscription.map_err(|error| failed(&error))?;
+    let subscription = subscription.map_err(|error| Close::of(&error))?;
     // Whatever happened before the confirmation is in the store now, and the rest comes to the mailbox.
-    let seat = hub.0.store.seat(&identity, seat.conversation).await.map_err(|error| failed(&error))?;
+    let seat = hub.0.store.seat(&identity, seat.conversation).await.map_err(|error| Close::of(&error))?;
 
     let period = Duration::from_millis(hub.0.limits.ping_ms);
     let mut ping = interval(period);
@@ -128,7 +126,7 @@ async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<Conversati
             true
         }
         Some(_) => {
-            write(socket, &ServerFrame::Reset { epoch: seat.epoch }).await?;
+            write::frame(socket, &ServerFrame::Reset { epoch: seat.epoch }).await?;
             false
         }
     };
@@ -156,7 +154,7 @@ impl Session {
                 () = sleep_until(self.expires) => Err(Close::Unauthenticated),
                 () = leaving.cancelled() => {
                     let delay_ms = rand::random_range(0..RECONNECT_WINDOW_MS);
-                    write(socket, &ServerFrame::Reconnect { delay_ms }).await.and(Err(Close::Restart))
+                    write::frame(socket, &ServerFrame::Reconnect { delay_ms }).await.and(Err(Close::Restart))
                 }
             };
             if let Err(close) = step {
@@ -185,7 +183,7 @@ impl Session {
             ClientFrame::Auth(auth) => self.refresh(socket, &auth).await,
             ClientFrame::Unknown => {
                 let error = Error::new(chat_core::Code::UnknownFrame, "There is no frame of this type.");
-                write(socket, &refusal(&error, None)).await
+                write::frame(socket, &write::refusal(&error, None)).await
             }
         }
     }
@@ -196,7 +194,7 @@ impl Session {
             return Err(Close::BadFrames);
         }
         let error = Error::new(chat_core::Code::BadFrame, format!("This frame cannot be read: {error}"));
-        write(socket, &refusal(&error, None)).await
+        write::frame(socket, &write::refusal(&error, None)).await
     }
 
     /// A message: `typing` at once, then stored, then `accepted`; the two hints go out in between.
@@ -208,15 +206,15 @@ impl Session {
     ) -> Result<(), Close> {
         if let Err(wait) = self.presence.send() {
             let error = Error::new(chat_core::Code::RateLimited, "Too many messages; wait a moment.");
-            return write(socket, &retry(&error, client_message_id, wait)).await;
+            return write::frame(socket, &write::retry(&error, client_message_id, wait)).await;
         }
         let limits = self.hub.0.limits;
         let text = match Text::parse(text, limits.text_chars) {
             Ok(text) => text,
-            Err(error) => return write(socket, &refusal(&error, client_message_id)).await,
+            Err(error) => return write::frame(socket, &write::refusal(&error, client_message_id)).await,
         };
         let typing = |via| ServerFrame::Typing { conversation_id: self.seat.conversation, origin: Origin::Agent, via };
-        write(socket, &typing(None)).await?;
+        write::frame(socket, &typing(None)).await?;
         self.publish(typing(Some(self.id)));
 
         let conversation = self.seat.conversation;
@@ -225,14 +223,15 @@ impl Session {
         let (seat, accepted) = match stored {
             Ok(stored) => stored,
             Err(error) => match error.kind() {
-                Kind::NotFound | Kind::Forbidden | Kind::Unauthenticated => return Err(put_out(&error)),
+                Kind::NotFound | Kind::Forbidden | Kind::Unauthenticated => return Err(Close::put_out(&error)),
                 Kind::Busy | Kind::Unavailable | Kind::Internal | Kind::Invalid | Kind::Conflict => {
                     if error.kind() == Kind::Internal {
                         error!(conversation.id = %conversation, ?error, "message not stored");
                     } else {
                         debug!(conversation.id = %conversation, ?error, "message not accepted");
                     }
-                    return write(socket, &retry(&error, client_message_id, Duration::from_secs(1))).await;
+                    return write::frame(socket, &write::retry(&error, client_message_id, Duration::from_secs(1)))
+                        .await;
                 }
             },
         };
@@ -247,8 +246,9 @@ impl Session {
         };
         if let Some(earlier) = accepted.earlier {
             let Turn { id, state, code } = earlier.turn;
-            write(socket, &answer).await?;
-            return write(socket, &ServerFrame::Turn { turn_id: id, state, code, message_id: earlier.reply }).await;
+            write::frame(socket, &answer).await?;
+            return write::frame(socket, &ServerFrame::Turn { turn_id: id, state, code, message_id: earlier.reply })
+                .await;
         }
         let seq = accepted.seq;
         self.hub.0.dispatcher.hint(accepted.job(&seat));
@@ -257,7 +257,7 @@ impl Session {
             self.catch_up(socket, seq - 1).await?;
         }
         self.last_seq = self.last_seq.max(seq);
-        write(socket, &answer).await
+        write::frame(socket, &answer).await
     }
 
     /// Ends a turn that waits, or asks its worker to. The conversation's sockets hear of it over the bus.
@@ -270,9 +270,9 @@ impl Session {
                 Ok(())
             }
             Ok((_, state, _)) => {
-                write(socket, &ServerFrame::Turn { turn_id, state, code: None, message_id: None }).await
+                write::frame(socket, &ServerFrame::Turn { turn_id, state, code: None, message_id: None }).await
             }
-            Err(error) => write(socket, &refusal(&error, None)).await,
+            Err(error) => write::frame(socket, &write::refusal(&error, None)).await,
         }
     }
 
@@ -283,7 +283,7 @@ impl Session {
             return Err(Close::Forbidden);
         }
         let seat = self.hub.0.store.seat(&identity, self.seat.conversation).await;
-        let seat = seat.map_err(|error| put_out(&error))?;
+        let seat = seat.map_err(|error| Close::put_out(&error))?;
         handshake::agree(auth, &seat)?;
         self.expires = expiry(&identity);
         self.identity = Identity { role_hint: Some(seat.member.caller.role), ..identity };
@@ -311,16 +311,16 @@ impl Session {
             }
             self.last_seq = seq;
         }
-        write_text(socket, event.text.clone()).await
+        write::text(socket, event.text.clone()).await
     }
 
     /// Brings this socket to where the store is: after a gap, or when a number is missing.
     async fn repair(&mut self, socket: &mut WebSocket) -> Result<(), Close> {
         let seat = self.hub.0.store.seat(&self.identity, self.seat.conversation).await;
-        self.seat = seat.map_err(|error| put_out(&error))?;
+        self.seat = seat.map_err(|error| Close::put_out(&error))?;
         if self.seat.epoch > self.epoch {
             self.epoch = self.seat.epoch;
-            write(socket, &ServerFrame::Reset { epoch: self.epoch }).await?;
+            write::frame(socket, &ServerFrame::Reset { epoch: self.epoch }).await?;
         }
         self.catch_up(socket, self.seat.last_seq).await
     }
@@ -331,10 +331,10 @@ impl Session {
         while self.last_seq < until {
             let after = Page::After(Position::Seq(self.last_seq));
             let page = self.hub.0.store.messages(&self.identity, conversation, after, CATCH_UP).await;
-            let (_, messages, more) = page.map_err(|error| failed(&error))?;
+            let (_, messages, more) = page.map_err(|error| Close::of(&error))?;
             for message in messages.into_iter().take_while(|message| message.seq <= until) {
                 self.last_seq = message.seq;
-                write(socket, &message.into_frame(conversation)).await?;
+                write::frame(socket, &message.into_frame(conversation)).await?;
             }
             if !more {
                 self.last_seq = self.last_seq.max(until);
@@ -352,7 +352,7 @@ impl Session {
             expires_at: self.identity.expires_at,
             status: self.seat.status,
         };
-        write(socket, &frame).await
+        write::frame(socket, &frame).await
     }
 
     async fn check_life(&mut self, socket: &mut WebSocket) -> Result<(), Close> {
@@ -360,7 +360,7 @@ impl Session {
             return Err(Close::Gone);
         }
         self.silent_pings += 1;
-        deliver(socket, Frame::Ping(Vec::new().into())).await
+        write::message(socket, Frame::Ping(Vec::new().into())).await
     }
 
     fn publish(&self, frame: ServerFrame) {
@@ -375,42 +375,4 @@ fn expiry(identity: &Identity) -> Instant {
     // A token may hold for a century; the timer need not.
     let left = Duration::from_micros(u64::try_from(left).unwrap_or(0)).min(Duration::from_secs(30 * 24 * 3_600));
     Instant::now() + left
-}
-
-async fn write(socket: &mut WebSocket, frame: &ServerFrame) -> Result<(), Close> {
-    write_text(socket, frame.json().into()).await
-}
-
-async fn write_text(socket: &mut WebSocket, text: Utf8Bytes) -> Result<(), Close> {
-    deliver(socket, Frame::Text(text)).await
-}
-
-async fn deliver(socket: &mut WebSocket, frame: Frame) -> Result<(), Close> {
-    match timeout(WRITE_PATIENCE, socket.send(frame)).await {
-        Ok(sent) => sent.map_err(|_| Close::Gone),
-        Err(_) => Err(Close::TooSlow),
-    }
-}
-
-fn failed(error: &Error) -> Close {
-    warn!(?error, "socket not served");
-    error.into()
-}
-
-/// The close of a socket that was in: whoever finds nothing here any more has been put out since.
-fn put_out(error: &Error) -> Close {
-    if error.kind() == Kind::NotFound { Close::Forbidden } else { failed(error) }
-}
-
-fn refusal(error: &Error, client_message_id: Option<ClientMessageId>) -> ServerFrame {
-    let (code, message) = (error.code(), error.public().to_owned());
-    ServerFrame::Error { code, message, turn_id: None, client_message_id, retry_after_ms: None }
-}
-
-/// A refusal that says when to try again, where trying again may help.
-fn retry(error: &Error, client_message_id: Option<ClientMessageId>, wait: Duration) -> ServerFrame {
-    let helps = matches!(error.kind(), Kind::Busy | Kind::Unavailable);
-    let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
-    let (code, message) = (error.code(), error.public().to_owned());
-    ServerFrame::Error { code, message, turn_id: None, client_message_id, retry_after_ms: helps.then_some(wait) }
 }

@@ -1,9 +1,4 @@
-//! The bus: hints that a conversation has news. Redis pub-sub keeps nothing, so whatever comes over it is only the
-//! quickest way to hear of a fact; who missed it reads Postgres.
-//!
-//! [`Publisher`] sends. [`Subscriber`] listens for a whole process on one connection: topics are counted by their
-//! listeners, a subscription is confirmed before anybody relies on it, and when the connection was gone every listener
-//! is told that it may have missed something.
+//! The listening end: one connection for a whole process.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,25 +10,22 @@ use std::{
 };
 
 use redis::{
-    AsyncCommands, AsyncConnectionConfig, Client, IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, Value,
-    aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection},
+    AsyncCommands, AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind, Value,
+    aio::MultiplexedConnection,
 };
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
     time::{MissedTickBehavior, interval, sleep},
 };
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
+use super::{ANSWER_TIMEOUT, client};
 use crate::{
     config,
     error::{Error, Result},
-    event::ServerFrame,
-    keys::{Key, Topic},
+    keys::Topic,
 };
-
-/// Longest wait for an answer of Redis. Past it the connection counts as dead.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Time between two PINGs on the subscriber's connection, which otherwise would never notice a silent death:
 /// with the answer's timeout, 8 s at most.
@@ -45,100 +37,6 @@ const SUBSCRIBE_TOGETHER: usize = 500;
 /// News that wait for one listener at most. A socket that falls this far behind is closed and catches up when it
 /// comes back.
 const MAILBOX: usize = 256;
-
-/// News that wait to be published at most; beyond it they are dropped, as Redis itself might.
-const OUTBOX: usize = 8_192;
-
-/// Publishes.
-#[derive(Clone)]
-pub struct Publisher {
-    conn: ConnectionManager,
-}
-
-impl Publisher {
-    /// A publisher that connects when first used, and again whenever it must.
-    ///
-    /// # Errors
-    /// [`Kind::Internal`](crate::Kind::Internal) if the URL is malformed.
-    pub fn new(settings: &config::Redis) -> Result<Self> {
-        let client = client(settings, ProtocolVersion::RESP2)?;
-        let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(ANSWER_TIMEOUT))
-            .set_connection_timeout(Some(ANSWER_TIMEOUT))
-            .set_number_of_retries(1);
-        let conn = client.get_connection_manager_lazy(config).map_err(Error::internal)?;
-        Ok(Self { conn })
-    }
-
-    /// Tells whoever listens. Nobody may.
-    ///
-    /// # Errors
-    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Redis did not take it; the fact itself stands.
-    pub async fn publish(&self, topic: &Topic, frame: &ServerFrame) -> Result<()> {
-        let mut conn = self.conn.clone();
-        conn.publish::<_, _, ()>(topic.as_str(), frame.json()).await.map_err(Error::unavailable)
-    }
-
-    /// Tells several things in their order, in one round trip.
-    ///
-    /// # Errors
-    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Redis did not take them all.
-    pub async fn publish_all(&self, news: &[(Topic, ServerFrame)]) -> Result<()> {
-        let mut pipeline = redis::pipe();
-        for (topic, frame) in news {
-            pipeline.publish(topic.as_str(), frame.json()).ignore();
-        }
-        pipeline.query_async::<()>(&mut self.conn.clone()).await.map_err(Error::unavailable)
-    }
-
-    /// Deletes a key.
-    ///
-    /// # Errors
-    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Redis did not answer.
-    pub async fn delete(&self, key: &Key) -> Result<()> {
-        self.conn.clone().del::<_, ()>(key.as_str()).await.map_err(Error::unavailable)
-    }
-
-    /// Answers if Redis does.
-    ///
-    /// # Errors
-    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if it does not.
-    pub async fn ping(&self) -> Result<()> {
-        self.conn.clone().ping::<()>().await.map_err(Error::unavailable)
-    }
-
-    /// Publishes in the background from now on, in order, those that are ready together. The task ends when the last
-    /// clone of the outbox is gone.
-    #[must_use]
-    pub fn into_background(self) -> (Outbox, JoinHandle<()>) {
-        let (waiting, mut ready) = mpsc::channel::<(Topic, ServerFrame)>(OUTBOX);
-        let task = tokio::spawn(async move {
-            let mut batch = Vec::new();
-            while ready.recv_many(&mut batch, 64).await > 0 {
-                if let Err(error) = self.publish_all(&batch).await {
-                    warn!(news = batch.len(), ?error, "news not published; sockets will find the facts");
-                }
-                batch.clear();
-            }
-        });
-        (Outbox { waiting }, task)
-    }
-}
-
-/// Takes news to be published without waiting for Redis.
-#[derive(Clone)]
-pub struct Outbox {
-    waiting: mpsc::Sender<(Topic, ServerFrame)>,
-}
-
-impl Outbox {
-    /// Publishes soon. Never waits: when too much waits already, the news is dropped.
-    pub fn publish(&self, topic: Topic, frame: ServerFrame) {
-        if self.waiting.try_send((topic, frame)).is_err() {
-            debug!("too much news waits; one dropped");
-        }
-    }
-}
 
 /// What a listener hears.
 #[derive(Debug)]
@@ -439,11 +337,4 @@ impl<T: Send + Sync + 'static> Owner<T> {
             let _ = confirmed.send(());
         }
     }
-}
-
-fn client(settings: &config::Redis, protocol: ProtocolVersion) -> Result<Client> {
-    let info = settings.url.expose().into_connection_info();
-    let info = info.map_err(|_| Error::internal("REDIS_URL is not a Redis URL"))?;
-    let redis = info.redis_settings().clone().set_protocol(protocol);
-    Client::open(info.set_redis_settings(redis)).map_err(Error::internal)
 }

@@ -1,0 +1,31 @@
+//! The bus: hints that a conversation has news. Redis pub-sub keeps nothing, so whatever comes over it is only the
+//! quickest way to hear of a fact; who missed it reads Postgres.
+//!
+//! [`Publisher`] sends. [`Subscriber`] listens for a whole process on one connection: topics are counted by their
+//! listeners, a subscription is confirmed before anybody relies on it, and when the connection was gone every listener
+//! is told that it may have missed something.
+
+mod publisher;
+mod subscriber;
+
+use std::time::Duration;
+
+use redis::{Client, IntoConnectionInfo, ProtocolVersion};
+
+use crate::{
+    config,
+    error::{Error, Result},
+};
+
+pub use publisher::{Outbox, Publisher};
+pub use subscriber::{News, Subscriber, Subscription};
+
+/// Longest wait for an answer of Redis. Past it the connection counts as dead.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+
+fn client(settings: &config::Redis, protocol: ProtocolVersion) -> Result<Client> {
+    let info = settings.url.expose().into_connection_info();
+    let info = info.map_err(|_| Error::internal("REDIS_URL is not a Redis URL"))?;
+    let redis = info.redis_settings().clone().set_protocol(protocol);
+    Client::open(info.set_redis_settings(redis)).map_err(Error::internal)
+}

@@ -1,0 +1,110 @@
+//! The sending end.
+
+use redis::{
+    AsyncCommands, ProtocolVersion,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+use tokio::{sync::mpsc, task::JoinHandle};
+use tracing::{debug, warn};
+
+use super::{ANSWER_TIMEOUT, client};
+use crate::{
+    config,
+    error::{Error, Result},
+    event::ServerFrame,
+    keys::{Key, Topic},
+};
+
+/// News that wait to be published at most; beyond it they are dropped, as Redis itself might.
+const OUTBOX: usize = 8_192;
+
+/// Publishes.
+#[derive(Clone)]
+pub struct Publisher {
+    conn: ConnectionManager,
+}
+
+impl Publisher {
+    /// A publisher that connects when first used, and again whenever it must.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`](crate::Kind::Internal) if the URL is malformed.
+    pub fn new(settings: &config::Redis) -> Result<Self> {
+        let client = client(settings, ProtocolVersion::RESP2)?;
+        let config = ConnectionManagerConfig::new()
+            .set_response_timeout(Some(ANSWER_TIMEOUT))
+            .set_connection_timeout(Some(ANSWER_TIMEOUT))
+            .set_number_of_retries(1);
+        let conn = client.get_connection_manager_lazy(config).map_err(Error::internal)?;
+        Ok(Self { conn })
+    }
+
+    /// Tells whoever listens. Nobody may.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Redis did not take it; the fact itself stands.
+    pub async fn publish(&self, topic: &Topic, frame: &ServerFrame) -> Result<()> {
+        let mut conn = self.conn.clone();
+        conn.publish::<_, _, ()>(topic.as_str(), frame.json()).await.map_err(Error::unavailable)
+    }
+
+    /// Tells several things in their order, in one round trip.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Redis did not take them all.
+    pub async fn publish_all(&self, news: &[(Topic, ServerFrame)]) -> Result<()> {
+        let mut pipeline = redis::pipe();
+        for (topic, frame) in news {
+            pipeline.publish(topic.as_str(), frame.json()).ignore();
+        }
+        pipeline.query_async::<()>(&mut self.conn.clone()).await.map_err(Error::unavailable)
+    }
+
+    /// Deletes a key.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Redis did not answer.
+    pub async fn delete(&self, key: &Key) -> Result<()> {
+        self.conn.clone().del::<_, ()>(key.as_str()).await.map_err(Error::unavailable)
+    }
+
+    /// Answers if Redis does.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if it does not.
+    pub async fn ping(&self) -> Result<()> {
+        self.conn.clone().ping::<()>().await.map_err(Error::unavailable)
+    }
+
+    /// Publishes in the background from now on, in order, those that are ready together. The task ends when the last
+    /// clone of the outbox is gone.
+    #[must_use]
+    pub fn into_background(self) -> (Outbox, JoinHandle<()>) {
+        let (waiting, mut ready) = mpsc::channel::<(Topic, ServerFrame)>(OUTBOX);
+        let task = tokio::spawn(async move {
+            let mut batch = Vec::new();
+            while ready.recv_many(&mut batch, 64).await > 0 {
+                if let Err(error) = self.publish_all(&batch).await {
+                    warn!(news = batch.len(), ?error, "news not published; sockets will find the facts");
+                }
+                batch.clear();
+            }
+        });
+        (Outbox { waiting }, task)
+    }
+}
+
+/// Takes news to be published without waiting for Redis.
+#[derive(Clone)]
+pub struct Outbox {
+    waiting: mpsc::Sender<(Topic, ServerFrame)>,
+}
+
+impl Outbox {
+    /// Publishes soon. Never waits: when too much waits already, the news is dropped.
+    pub fn publish(&self, topic: Topic, frame: ServerFrame) {
+        if self.waiting.try_send((topic, frame)).is_err() {
+            debug!("too much news waits; one dropped");
+        }
+    }
+}
