@@ -1,0 +1,247 @@
+//! `cargo bench-chat`: chats through real sockets, in a closed loop, against the store alone.
+//!
+//! One run measures both on the same machine: first accept, claim and finish called directly, one after the other as a
+//! chat needs them; then whole chats with the echo model. The client is included. Postgres is durable (`fsync` and
+//! `synchronous_commit` on). The figures that travel between machines are the ratios.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it prints a table")]
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use chat_core::{
+    config::{Database, Secret, Times},
+    ids::{ConversationId, MessageId},
+    store::{Store, migrate::migrate},
+    text::Text,
+    timestamp::Timestamp,
+    token::Identity,
+};
+use clap::Parser;
+use futures::future::try_join_all;
+use harness::{
+    app,
+    clients::{Rest, Socket},
+    demo::{self, Agent, Demo, Size, User},
+    mint::Mint,
+    product::{Product, QueueKind, Setting},
+    services::{Options, Services},
+};
+use orchestrator::model::Builtin;
+use serde_json::json;
+use tokio::{net::TcpListener, time::Instant};
+
+/// Chats through real sockets, against the store alone.
+#[derive(Parser)]
+struct Cli {
+    /// How many sockets chat at once; several runs, separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "1,64")]
+    sockets: Vec<usize>,
+    /// Length of each measurement, in seconds.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Where to write the figures as JSON.
+    #[arg(long)]
+    json: Option<std::path::PathBuf>,
+}
+
+/// Times of one kind, in milliseconds.
+#[derive(Default)]
+struct Series(Vec<f64>);
+
+impl Series {
+    fn add(&mut self, since: Instant) {
+        self.0.push(since.elapsed().as_secs_f64() * 1_000.0);
+    }
+
+    fn quantile(&mut self, share: f64) -> f64 {
+        self.0.sort_by(f64::total_cmp);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "an index"
+        )]
+        let index = ((self.0.len() as f64 * share) as usize).min(self.0.len().saturating_sub(1));
+        self.0.get(index).copied().unwrap_or(f64::NAN)
+    }
+}
+
+/// What one caller, or all of them together, measured.
+#[derive(Default)]
+struct Figures {
+    typing: Series,
+    accepted: Series,
+    response: Series,
+}
+
+/// One caller: a person with an agent.
+struct Caller<'a> {
+    user: &'a User,
+    agent: &'a Agent,
+    token: String,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let cli = Cli::parse();
+    let say = |step: &str| eprintln!("  {step}");
+    let services = Services::start(&Options { durable: true, max_connections: 100 }, &say).await?;
+    services.postgres.create_database("bench", None).await?;
+    let owner_url = services.postgres.owner_url("bench");
+    migrate(&Secret::from(owner_url.clone())).await?;
+    let most = cli.sockets.iter().copied().max().unwrap_or(1);
+    let demo = demo::seed(&owner_url, Size { tenants: 4, users: most.div_ceil(4), agents: 1 }).await?;
+    let mint = Mint::new();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let setting = Setting {
+        database_url: services.postgres.app_url("bench"),
+        redis_url: services.redis.url(),
+        queue: QueueKind::Local(None),
+        token: mint.settings(),
+        allowed_origins: Vec::new(),
+        limits: app::lifted(),
+        times: Times::default(),
+        model: Arc::new(Builtin),
+        pool_size: 8,
+    };
+    let mut product = Product::start(&setting, listener).await?;
+    product.answers().await?;
+    let callers = callers(&demo, &mint)?;
+    let length = Duration::from_secs(cli.seconds);
+
+    println!("queue: in-process; Postgres durable; {} s a run; times in ms", cli.seconds);
+    println!(
+        "{:>8} {:>14} {:>9} {:>9} {:>14} {:>9} {:>7} {:>15} {:>15} {:>15}",
+        "", "store alone", "", "", "chats", "", "", "typing", "accepted", "response"
+    );
+    println!(
+        "{:>8} {:>14} {:>9} {:>9} {:>14} {:>9} {:>7} {:>15} {:>15} {:>15}",
+        "sockets", "chats/s", "p50", "p99", "chats/s", "of store", "", "p50/p99", "p50/p99", "p50/p99"
+    );
+    let mut report = Vec::new();
+    for &sockets in &cli.sockets {
+        let callers = &callers[..sockets];
+        eprintln!("  {sockets} sockets: the store alone");
+        let (mut alone, alone_rate) = store_alone(&setting, &product, callers, length).await?;
+        eprintln!("  {sockets} sockets: chats");
+        let (mut figures, rate) = chats(&product, callers, length).await?;
+        let pair = |series: &mut Series| format!("{:.2}/{:.2}", series.quantile(0.5), series.quantile(0.99));
+        println!(
+            "{sockets:>8} {alone_rate:>14.0} {:>9.2} {:>9.2} {rate:>14.0} {:>9.2} {:>7} {:>15} {:>15} {:>15}",
+            alone.quantile(0.5),
+            alone.quantile(0.99),
+            rate / alone_rate,
+            "",
+            pair(&mut figures.typing),
+            pair(&mut figures.accepted),
+            pair(&mut figures.response),
+        );
+        let quantiles = |series: &mut Series| json!({"p50": series.quantile(0.5), "p99": series.quantile(0.99)});
+        report.push(json!({
+            "sockets": sockets,
+            "store": {"chats_per_second": alone_rate, "chat_ms": quantiles(&mut alone)},
+            "chats_per_second": rate,
+            "of_store": rate / alone_rate,
+            "typing_ms": quantiles(&mut figures.typing),
+            "accepted_ms": quantiles(&mut figures.accepted),
+            "response_ms": quantiles(&mut figures.response),
+        }));
+    }
+    if let Some(path) = cli.json {
+        std::fs::write(&path, serde_json::to_string_pretty(&report)?).context("writing the figures")?;
+    }
+    product.stop().await?;
+    services.stop().await
+}
+
+/// Everybody but the platform_admin, with the agent of their company.
+fn callers<'a>(demo: &'a Demo, mint: &Mint) -> Result<Vec<Caller<'a>>> {
+    let hours = Duration::from_secs(12 * 3_600);
+    demo.users
+        .iter()
+        .filter(|user| user.tenant.is_some())
+        .map(|user| {
+            let agent = demo.agents.iter().find(|agent| Some(agent.tenant) == user.tenant);
+            let token = mint.token(user.id, user.role, user.tenant, hours);
+            Ok(Caller { user, agent: agent.context("each company has an agent")?, token })
+        })
+        .collect()
+}
+
+/// Accept, claim, finish, without sockets, bus and queue: the time of all three, and how many a second.
+async fn store_alone(
+    setting: &Setting,
+    product: &Product,
+    callers: &[Caller<'_>],
+    length: Duration,
+) -> Result<(Series, f64)> {
+    let url = Secret::from(setting.database_url.clone());
+    let store = Store::connect(&Database { url, pool_size: setting.pool_size }).await?;
+    let (begun, times) = (Instant::now(), Times::default());
+    let runs = callers.iter().map(async |caller| {
+        let conversation: ConversationId = Rest::new(&product.rest(), Some(&caller.token))
+            .open(caller.agent.tenant, caller.agent.id)
+            .await?
+            .parse()?;
+        let who = Identity {
+            user_id: caller.user.id,
+            expires_at: Timestamp::now(),
+            role_hint: Some(caller.user.role),
+            tenant_hint: None,
+        };
+        let text = Text::parse("How are you today? I have a question.".to_owned(), 100)?;
+        let mut series = Series::default();
+        while begun.elapsed() < length {
+            let since = Instant::now();
+            store.accept(&who, conversation, &text, None, 100).await?;
+            let claim = store.claim(caller.agent.tenant, conversation, &times).await?.context("nobody else claims")?;
+            store.finish(&claim, MessageId::new(), "Echo: How are you today? I have a question.").await?;
+            series.add(since);
+        }
+        anyhow::Ok(series)
+    });
+    let all: Vec<f64> = try_join_all(runs).await?.into_iter().flat_map(|series| series.0).collect();
+    let rate = rate(all.len(), begun);
+    Ok((Series(all), rate))
+}
+
+/// Whole chats: a message, its `typing`, `accepted` and `response`, then the next.
+async fn chats(product: &Product, callers: &[Caller<'_>], length: Duration) -> Result<(Figures, f64)> {
+    let mut sockets = Vec::new();
+    for caller in callers {
+        let rest = Rest::new(&product.rest(), Some(&caller.token));
+        let conversation = rest.open(caller.agent.tenant, caller.agent.id).await?;
+        sockets.push(Socket::join(&product.ws(), &conversation, &caller.token).await?.0);
+    }
+    let begun = Instant::now();
+    let runs = sockets.into_iter().map(|mut socket| {
+        tokio::spawn(async move {
+            let mut figures = Figures::default();
+            while begun.elapsed() < length {
+                let since = Instant::now();
+                socket.message("How are you today? I have a question.", None).await?;
+                socket.expect("typing").await?;
+                figures.typing.add(since);
+                socket.expect("accepted").await?;
+                figures.accepted.add(since);
+                socket.expect("response").await?;
+                figures.response.add(since);
+            }
+            anyhow::Ok(figures)
+        })
+    });
+    let mut all = Figures::default();
+    for figures in try_join_all(runs).await? {
+        let figures = figures?;
+        all.typing.0.extend(figures.typing.0);
+        all.accepted.0.extend(figures.accepted.0);
+        all.response.0.extend(figures.response.0);
+    }
+    let rate = rate(all.response.0.len(), begun);
+    Ok((all, rate))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+fn rate(count: usize, since: Instant) -> f64 {
+    count as f64 / since.elapsed().as_secs_f64()
+}
