@@ -44,6 +44,9 @@ struct Cli {
     json: Option<std::path::PathBuf>,
 }
 
+/// What everybody says.
+const SAID: &str = "How are you today? I have a question.";
+
 /// Times of one kind, in milliseconds.
 #[derive(Default)]
 struct Series(Vec<f64>);
@@ -178,29 +181,31 @@ async fn store_alone(
     let url = Secret::from(setting.database_url.clone());
     let store = Store::connect(&Database { url, pool_size: setting.pool_size }).await?;
     let (begun, times) = (Instant::now(), Times::default());
-    let runs = callers.iter().map(async |caller| {
-        let conversation: ConversationId = Rest::new(&product.rest(), Some(&caller.token))
-            .open(caller.agent.tenant, caller.agent.id)
-            .await?
-            .parse()?;
-        let who = Identity {
-            user_id: caller.user.id,
-            expires_at: Timestamp::now(),
-            role_hint: Some(caller.user.role),
-            tenant_hint: None,
-        };
-        let text = Text::parse("How are you today? I have a question.".to_owned(), 100)?;
-        let mut series = Series::default();
-        while begun.elapsed() < length {
-            let since = Instant::now();
-            store.accept(&who, conversation, &text, None, 100).await?;
-            let claim = store.claim(caller.agent.tenant, conversation, &times).await?.context("nobody else claims")?;
-            store.finish(&claim, MessageId::new(), "Echo: How are you today? I have a question.").await?;
-            series.add(since);
-        }
-        anyhow::Ok(series)
-    });
-    let all: Vec<f64> = try_join_all(runs).await?.into_iter().flat_map(|series| series.0).collect();
+    let mut runs = Vec::new();
+    for caller in callers {
+        let rest = Rest::new(&product.rest(), Some(&caller.token));
+        let tenant = caller.agent.tenant;
+        let conversation: ConversationId = rest.open(tenant, caller.agent.id).await?.parse()?;
+        let (user_id, role_hint) = (caller.user.id, Some(caller.user.role));
+        let who = Identity { user_id, expires_at: Timestamp::now(), role_hint, tenant_hint: None };
+        let text = Text::parse(SAID.to_owned(), 100)?;
+        let store = store.clone();
+        runs.push(tokio::spawn(async move {
+            let mut series = Series::default();
+            while begun.elapsed() < length {
+                let since = Instant::now();
+                store.accept(&who, conversation, &text, None, 100).await?;
+                let claim = store.claim(tenant, conversation, &times).await?.context("nobody else claims")?;
+                store.finish(&claim, MessageId::new(), SAID).await?;
+                series.add(since);
+            }
+            anyhow::Ok(series)
+        }));
+    }
+    let mut all = Vec::new();
+    for series in try_join_all(runs).await? {
+        all.extend(series?.0);
+    }
     let rate = rate(all.len(), begun);
     Ok((Series(all), rate))
 }
@@ -219,7 +224,7 @@ async fn chats(product: &Product, callers: &[Caller<'_>], length: Duration) -> R
             let mut figures = Figures::default();
             while begun.elapsed() < length {
                 let since = Instant::now();
-                socket.message("How are you today? I have a question.", None).await?;
+                socket.message(SAID, None).await?;
                 socket.expect("typing").await?;
                 figures.typing.add(since);
                 socket.expect("accepted").await?;
