@@ -200,3 +200,30 @@ async fn only_so_many_messages_wait_in_one_conversation() {
     rest.delete(&format!("/conversations/{conversation}")).await.unwrap();
     app.finish().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_page_of_long_messages_is_cut_to_what_lambda_lets_out() {
+    let app = App::start().await.unwrap();
+    let conversation = app.conversation("ben@acme").await.unwrap();
+    let owner = app.owner().await.unwrap();
+    let fill = "insert into web_conversation_messages (id, conversation_id, tenant_id, seq, epoch, role, content)
+        select gen_random_uuid(), $1::text::uuid, $2, n, 0, 'user', repeat($3, 16000) from generate_series(1, 100) n";
+    let tenant = app.user("ben@acme").tenant.unwrap();
+    for longest in ["\"", "😀", "\n"] {
+        owner.execute("delete from web_conversation_messages", &[]).await.unwrap();
+        owner.execute(fill, &[&conversation, &tenant, &longest]).await.unwrap();
+        let (rest, messages) = (app.rest("ben@acme"), format!("/conversations/{conversation}/messages"));
+        let page = rest.get(&format!("{messages}?limit=100")).await.unwrap();
+        // As Lambda counts: the body, as JSON in JSON.
+        let answer = serde_json::to_string(&page.body.to_string()).unwrap();
+        assert!(answer.len() < 6_291_456, "{} bytes of {longest:?}", answer.len());
+        let mut back = walk(&rest, &format!("{messages}?limit=100")).await;
+        back.reverse();
+        assert_eq!(back.concat(), (1..=100).collect::<Vec<i64>>());
+        assert_eq!(
+            walk(&rest, &format!("{messages}?limit=100&after=0")).await.concat(),
+            (1..=100).collect::<Vec<i64>>()
+        );
+    }
+    app.finish().await.unwrap();
+}

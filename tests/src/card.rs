@@ -15,7 +15,7 @@ use chat_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::cache;
+use crate::{cache, product::SqsAddress};
 
 /// The card of a running stack.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,6 +36,9 @@ pub struct Card {
     pub users: Vec<UserCard>,
     /// The demo's AI employees.
     pub agents: Vec<AgentCard>,
+    /// The queue, if it is one that other processes can reach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<SqsAddress>,
     /// What tokens are signed with; only in the file that this checkout's own commands read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,

@@ -14,6 +14,7 @@ use chat_core::{
 use conversations::Api;
 use hub::{Hub, Parts};
 use orchestrator::{Orchestrator, model::Model};
+use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -55,7 +56,7 @@ pub enum QueueKind {
 }
 
 /// A queue on an SQS-compatible server.
-#[derive(Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SqsAddress {
     /// The server.
     pub endpoint: String,

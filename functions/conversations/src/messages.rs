@@ -8,7 +8,7 @@ use axum::{
 };
 use chat_core::{
     Error, Result,
-    conversation::Origin,
+    conversation::{Message, Origin},
     event::ServerFrame,
     ids::{MessageId, TurnId},
     keys::webchat_response_key,
@@ -31,6 +31,10 @@ use crate::{
 
 /// Longest wait for the two pipes to take their hints. Neither is needed for the message to be answered.
 const HINT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Text of one page at most, in bytes as they go out: well below the 6 MB that Lambda lets a function answer.
+/// Source: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
+const PAGE_BYTES: usize = 5_000_000;
 
 /// The query of a page.
 #[derive(Deserialize)]
@@ -58,7 +62,8 @@ pub async fn page(
         (None, Some(after)) => Page::After(position("after", after)?),
         (Some(_), Some(_)) => return Err(Error::field("after", "cannot be combined with before").into()),
     };
-    let (_, messages, more) = api.store.messages(&who, id, page, limit).await?;
+    let (_, mut messages, more) = api.store.messages(&who, id, page, limit).await?;
+    let more = trim(&mut messages, page) || more;
     let mut headers = HeaderMap::new();
     let onward = match page {
         Page::After(_) => messages.last().map(|last| format!("after={}", last.seq)),
@@ -68,6 +73,27 @@ pub async fn page(
         next(&mut headers, &format!("{BASE}/conversations/{id}/messages?limit={limit}&{onward}"));
     }
     Ok((headers, Json(messages)).into_response())
+}
+
+/// Cuts a page that Lambda would not let out, at its far end, and tells whether it did; one message always stays.
+fn trim(messages: &mut Vec<Message>, page: Page) -> bool {
+    let mut left = PAGE_BYTES;
+    let fits = |message: &&Message| {
+        // A quote becomes four bytes on its way through two layers of JSON, and so many has an emoji.
+        let bytes = 4 * message.content.chars().count();
+        let fits = bytes <= left;
+        left = left.saturating_sub(bytes);
+        fits
+    };
+    let whole = messages.len();
+    if matches!(page, Page::After(_)) {
+        let kept = messages.iter().take_while(fits).count();
+        messages.truncate(kept.max(1));
+    } else {
+        let kept = messages.iter().rev().take_while(fits).count();
+        messages.drain(..whole - kept.max(1).min(whole));
+    }
+    messages.len() < whole
 }
 
 /// The body of a message.

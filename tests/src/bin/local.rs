@@ -54,6 +54,8 @@ enum Command {
         /// A handle, such as ben@acme, or an id.
         user: String,
     },
+    /// Print the settings under which the functions run against the running stack, for an env file.
+    Env,
     /// Hold a conversation in this terminal, through the real socket.
     Chat {
         /// Who you are.
@@ -106,6 +108,7 @@ async fn main() -> ExitCode {
     let outcome = match cli.command {
         None => run(&cli.start).await,
         Some(Command::Token { user }) => token(&user),
+        Some(Command::Env) => environment(),
         Some(Command::Chat { user, agent }) => talk(&user, agent.as_deref()).await,
     };
     match outcome {
@@ -203,6 +206,10 @@ fn card(product: &Product, setting: &Setting, owner_url: String, pids: Pids, dem
             .iter()
             .map(|agent| AgentCard { id: agent.id, tenant_id: agent.tenant, name: agent.name.clone() })
             .collect(),
+        queue: match &setting.queue {
+            QueueKind::Local(_) => None,
+            QueueKind::Sqs(address) => Some(address.clone()),
+        },
         secret: None,
     }
 }
@@ -233,6 +240,24 @@ fn token(user: &str) -> Result<()> {
     let user = card.user(user)?;
     let mint = Mint::with(card.secret.clone().context("the running stack keeps its secret to itself")?);
     println!("{}", mint.token(user.id, user.role, user.tenant_id, TOKENS_VALID));
+    Ok(())
+}
+
+fn environment() -> Result<()> {
+    let card = Card::of_running_stack()?;
+    let queue = card.queue.context("the functions need a queue they can reach; start with: cargo local --queue sqs")?;
+    for (name, value) in [
+        ("DATABASE_URL", card.database_url),
+        ("REDIS_URL", card.redis_url),
+        ("QUEUE_URL", queue.queue_url),
+        ("JWT_SECRET", card.secret.context("the running stack keeps its secret to itself")?),
+        ("AWS_ENDPOINT_URL_SQS", queue.endpoint),
+        ("AWS_REGION", "us-east-1".to_owned()),
+        ("AWS_ACCESS_KEY_ID", "local".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "local".to_owned()),
+    ] {
+        println!("{name}={value}");
+    }
     Ok(())
 }
 
