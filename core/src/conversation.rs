@@ -163,3 +163,14 @@ words! {
         Escalated = "escalated"
     }
 }
+
+impl TurnState {
+    /// Whether nothing more comes.
+    #[must_use]
+    pub fn ended(self) -> bool {
+        match self {
+            Self::Queued | Self::Running => false,
+            Self::Answered | Self::Failed | Self::Stopped | Self::Escalated => true,
+        }
+    }
+}

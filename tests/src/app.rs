@@ -53,11 +53,16 @@ pub async fn services() -> Result<&'static Services> {
             log.try_init().map_err(|error| anyhow!("the log of the tests: {error}"))?;
             let options = Options { durable: false, max_connections: 400 };
             let services = Services::start(&options, &|_| {}).await?;
-            services.postgres.create_database(TEMPLATE, None).await?;
-            migrate(&Secret::from(services.postgres.owner_url(TEMPLATE))).await?;
+            make_template(&services).await?;
             Ok(services)
         })
         .await
+}
+
+async fn make_template(services: &Services) -> Result<()> {
+    services.postgres.create_database(TEMPLATE, None).await?;
+    migrate(&Secret::from(services.postgres.owner_url(TEMPLATE))).await?;
+    Ok(())
 }
 
 /// The product on a database of its own, with two companies of two people and two agents each, and a platform_admin.
@@ -91,8 +96,20 @@ impl App {
     /// # Errors
     /// What is missing on this machine.
     pub async fn with(change: impl FnOnce(&mut Setting)) -> Result<Self> {
+        Self::start_on(services().await?, change).await
+    }
+
+    /// Starts one on services of its own, which the test may break.
+    ///
+    /// # Errors
+    /// What cannot be reached.
+    pub async fn on(services: &Services, change: impl FnOnce(&mut Setting)) -> Result<Self> {
+        make_template(services).await?;
+        Self::start_on(services, change).await
+    }
+
+    async fn start_on(services: &Services, change: impl FnOnce(&mut Setting)) -> Result<Self> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let services = services().await?;
         let name = format!("chat_{}", COUNT.fetch_add(1, Ordering::Relaxed));
         services.postgres.create_database(&name, Some(TEMPLATE)).await?;
         let owner_url = services.postgres.owner_url(&name);

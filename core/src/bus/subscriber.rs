@@ -21,11 +21,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{ANSWER_TIMEOUT, client};
-use crate::{
-    config,
-    error::{Error, Result},
-    keys::Topic,
-};
+use crate::{config, error::Result, keys::Topic};
 
 /// Time between two PINGs on the subscriber's connection, which otherwise would never notice a silent death:
 /// with the answer's timeout, 8 s at most.
@@ -88,7 +84,7 @@ struct Look {
     confirmed: Option<oneshot::Sender<()>>,
 }
 
-/// A confirmed subscription; ends when dropped.
+/// A subscription; ends when dropped.
 pub struct Subscription<T> {
     news: mpsc::Receiver<News<T>>,
     listening: Listening<T>,
@@ -120,32 +116,41 @@ impl<T: Send + Sync + 'static> Subscriber<T> {
         Ok((Self { shared, look }, task))
     }
 
-    /// Listens to a topic. Once this returns, everything published from then on is in the mailbox, unless the
-    /// connection breaks, which is told as a [`News::Gap`].
+    /// Listens to a topic. Once this returns, everything published from then on is in the mailbox, unless the connection
+    /// is or gets lost; then a [`News::Gap`] comes as soon as it stands and the topic is confirmed. So whoever reads the
+    /// store after this returns, and again at each gap, misses nothing.
     ///
-    /// # Errors
-    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Redis did not confirm within `patience`.
-    pub async fn subscribe(&self, topic: Topic, patience: Duration) -> Result<Subscription<T>> {
+    /// Waits for the confirmation at most as long as `patience`, and not at all while there is no connection.
+    pub async fn subscribe(&self, topic: Topic, patience: Duration) -> Subscription<T> {
         let (mailbox, news) = mpsc::channel(MAILBOX);
         let id = self.shared.next_listener.fetch_add(1, Ordering::Relaxed);
         self.shared.lock().entry(topic.clone()).or_default().push(Listener { id, mailbox });
         // From here on a drop takes the listener out again.
         let listening = Listening { shared: Arc::clone(&self.shared), look: self.look.clone(), topic, id };
-        let (confirmed, confirmation) = oneshot::channel();
-        let look = Look { topic: listening.topic.clone(), confirmed: Some(confirmed) };
-        tokio::time::timeout(patience, async {
-            self.look.send(look).await.map_err(Error::unavailable)?;
-            confirmation.await.map_err(Error::unavailable)
-        })
-        .await
-        .map_err(Error::unavailable)??;
-        Ok(Subscription { news, listening })
+        // The owner says that it is connected before it looks at who listens, and we were entered before we ask: either
+        // it saw us, or we see it connected.
+        if self.connected() {
+            let (confirmed, confirmation) = oneshot::channel();
+            let look = Look { topic: listening.topic.clone(), confirmed: Some(confirmed) };
+            let owner = self.look.clone();
+            // On a task of its own, since the owner must see it even if we lose our patience first.
+            tokio::spawn(async move { owner.send(look).await });
+            if tokio::time::timeout(patience, confirmation).await.is_err() {
+                warn!(topic = listening.topic.as_str(), "subscription not confirmed yet");
+            }
+        }
+        Subscription { news, listening }
+    }
+
+    /// Makes those who listen to a topic look at the store, as after a gap.
+    pub fn nudge(&self, topic: &Topic) {
+        self.shared.tell_gap(topic);
     }
 
     /// Whether the connection stands, as far as its last PING knew.
     #[must_use]
     pub fn connected(&self) -> bool {
-        self.shared.connected.load(Ordering::Relaxed)
+        self.shared.connected.load(Ordering::SeqCst)
     }
 }
 
@@ -199,7 +204,13 @@ impl<T> Shared<T> {
         listeners.retain(|listener| listener.mailbox.try_send(News::Event(Arc::clone(&event))).is_ok());
     }
 
-    fn tell_gap(&self) {
+    fn tell_gap(&self, topic: &Topic) {
+        if let Some(listeners) = self.lock().get_mut(topic) {
+            listeners.retain(|listener| listener.mailbox.try_send(News::Gap).is_ok());
+        }
+    }
+
+    fn tell_everybody_of_a_gap(&self) {
         for listeners in self.lock().values_mut() {
             listeners.retain(|listener| listener.mailbox.try_send(News::Gap).is_ok());
         }
@@ -212,31 +223,29 @@ struct Owner<T> {
     shared: Arc<Shared<T>>,
     subscribed: HashSet<Topic>,
     /// Who waits for a confirmation that a broken connection still owes.
-    unanswered: Vec<oneshot::Sender<()>>,
+    unanswered: Vec<(Topic, oneshot::Sender<()>)>,
 }
 
 impl<T: Send + Sync + 'static> Owner<T> {
     async fn run(mut self, mut looks: mpsc::Receiver<Look>) {
-        let (mut attempt, mut first) = (0, true);
+        let mut attempt = 0;
         loop {
             let (gone, broken) = mpsc::channel(1);
             match self.connect(gone).await {
                 Ok(conn) => {
-                    if !first {
-                        info!("subscriber is connected again");
-                        self.shared.tell_gap();
-                    }
-                    self.answer();
-                    (attempt, first) = (0, false);
-                    self.shared.connected.store(true, Ordering::Relaxed);
+                    info!(topics = self.subscribed.len(), "subscriber is connected");
+                    attempt = 0;
                     let ended = self.serve(conn, &mut looks, broken).await;
-                    self.shared.connected.store(false, Ordering::Relaxed);
+                    self.shared.connected.store(false, Ordering::SeqCst);
                     match ended {
                         Ok(()) => return,
                         Err(error) => warn!(%error, "subscriber lost its connection"),
                     }
                 }
-                Err(error) => warn!(%error, attempt, "subscriber cannot connect"),
+                Err(error) => {
+                    self.shared.connected.store(false, Ordering::SeqCst);
+                    warn!(%error, attempt, "subscriber cannot connect");
+                }
             }
             // Full jitter, so that hubs do not come back in step: 0 to 50 ms, doubling up to 2 s.
             let most = 50 << attempt.min(5);
@@ -248,7 +257,7 @@ impl<T: Send + Sync + 'static> Owner<T> {
         }
     }
 
-    /// Connects, and subscribes to everything that has listeners.
+    /// Connects, subscribes to everything that has listeners, and tells them that they may have missed something.
     async fn connect(&mut self, gone: mpsc::Sender<()>) -> redis::RedisResult<MultiplexedConnection> {
         let shared = Arc::clone(&self.shared);
         let config = AsyncConnectionConfig::new()
@@ -264,8 +273,11 @@ impl<T: Send + Sync + 'static> Owner<T> {
             });
         let mut conn = self.client.get_multiplexed_async_connection_with_config(&config).await?;
         self.subscribed.clear();
+        self.shared.connected.store(true, Ordering::SeqCst);
         let topics: Vec<Topic> = self.shared.lock().keys().cloned().collect();
         self.bring_into_step(&mut conn, topics).await?;
+        self.shared.tell_everybody_of_a_gap();
+        self.answer();
         Ok(conn)
     }
 
@@ -289,8 +301,8 @@ impl<T: Send + Sync + 'static> Owner<T> {
                     }
                     let mut topics = Vec::with_capacity(ready);
                     for Look { topic, confirmed } in batch.drain(..) {
+                        self.unanswered.extend(confirmed.map(|confirmed| (topic.clone(), confirmed)));
                         topics.push(topic);
-                        self.unanswered.extend(confirmed);
                     }
                     self.bring_into_step(&mut conn, topics).await?;
                     self.answer();
@@ -332,9 +344,11 @@ impl<T: Send + Sync + 'static> Owner<T> {
     }
 
     fn answer(&mut self) {
-        for confirmed in self.unanswered.drain(..) {
-            // Whoever gave up waiting has dropped the other end.
-            let _ = confirmed.send(());
+        for (topic, confirmed) in self.unanswered.drain(..) {
+            if confirmed.send(()).is_err() {
+                // Whoever lost their patience has read the store too early.
+                self.shared.tell_gap(&topic);
+            }
         }
     }
 }

@@ -3,12 +3,12 @@
 use tokio_postgres::Row;
 
 use super::{
-    LOCK, Store, column,
+    LOCK, Scope, Store, column,
     door::{Action, Seat},
-    moment, word,
+    moment, optional_code, word,
 };
 use crate::{
-    conversation::Conversation,
+    conversation::{Conversation, Turn},
     error::{Code, Error, Result},
     ids::{AgentId, ConversationId, TenantId, TurnId},
     timestamp::Timestamp,
@@ -35,6 +35,19 @@ pub struct Place {
     pub updated_at: Timestamp,
     /// Whose.
     pub id: ConversationId,
+}
+
+/// How far a conversation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The conversation.
+    pub id: ConversationId,
+    /// Its epoch.
+    pub epoch: i32,
+    /// Its newest `seq`.
+    pub last_seq: i64,
+    /// A message of it waits for its answer.
+    pub open: bool,
 }
 
 /// What a reset did.
@@ -90,6 +103,16 @@ const OPEN: &str = "
     select $1, a.tenant_id, a.id, $3 from agents a
     where a.id = $2 and a.tenant_id = app_tenant() and a.is_active
     on conflict (tenant_id, agent_id, user_id) do nothing returning id";
+
+const RECENT_TURNS: &str = "
+    select t.id, t.seq, t.state, t.code from web_conversation_messages m join turns t on t.id = m.id
+    where m.conversation_id = $1 and m.tenant_id = app_tenant() and m.role = 'user' and t.conversation_id = $1
+    order by m.seq desc limit 50";
+
+const PROGRESS: &str = "
+    select c.id, c.epoch, c.last_seq,
+           exists (select from turns t where t.conversation_id = c.id and t.state in ('queued', 'running')) as open
+    from web_conversations c where c.id = any($1) and c.tenant_id = app_tenant()";
 
 const STOP_TURNS: &str = "
     update turns set state = 'stopped', lease_until = null, ended_at = clock_timestamp()
@@ -159,6 +182,33 @@ impl Store {
     /// [`Code::NotFound`] where it is absent or not theirs.
     pub async fn seat(&self, who: &Identity, id: ConversationId) -> Result<Seat> {
         Ok(self.in_conversation(who, id, Action::Read, &[]).await?.0)
+    }
+
+    /// As [`Store::seat`], and what became of the newest messages: all that anybody may still wait for, since
+    /// fewer may be open at once.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] where it is absent or not theirs.
+    pub async fn standing(&self, who: &Identity, id: ConversationId) -> Result<(Seat, Vec<(i64, Turn)>)> {
+        let (seat, rows) = self.in_conversation(who, id, Action::Read, &[(RECENT_TURNS, &[&id])]).await?;
+        let turn = |row: &Row| {
+            let (id, state, code) = (column(row, "id")?, word(row, "state")?, optional_code(row)?);
+            Ok((column(row, "seq")?, Turn { id, state, code }))
+        };
+        Ok((seat, rows[0].iter().map(turn).collect::<Result<_>>()?))
+    }
+
+    /// How far the conversations of a tenant are, for a hub that holds them; those that are gone are left out.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] if Postgres did not answer.
+    pub async fn progress(&self, tenant: TenantId, ids: &[ConversationId]) -> Result<Vec<Progress>> {
+        let rows = self.run(Scope::Tenant(tenant), &[(PROGRESS, &[&ids])]).await?;
+        let progress = |row: &Row| {
+            let (id, epoch, last_seq) = (column(row, "id")?, column(row, "epoch")?, column(row, "last_seq")?);
+            Ok(Progress { id, epoch, last_seq, open: column(row, "open")? })
+        };
+        rows[0].iter().map(progress).collect()
     }
 
     /// Deletes the messages of a conversation and stops its open turns. `seq` goes on; a reply that is still being

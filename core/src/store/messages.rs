@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 use super::{
     LOCK, Store, column,
     door::{Action, Seat},
-    moment, optional_word,
+    moment, optional_code, optional_word,
     script::Step,
     word,
 };
@@ -228,10 +228,4 @@ fn message(row: &Row) -> Result<Message> {
         author_id: column(row, "author_id")?,
         turn,
     })
-}
-
-/// The code of a failed turn; one of a newer version reads as [`Code::Internal`].
-fn optional_code(row: &Row) -> Result<Option<Code>> {
-    let code: Option<&str> = column(row, "code")?;
-    Ok(code.map(|code| code.parse().unwrap_or(Code::Internal)))
 }

@@ -141,6 +141,12 @@ fn optional_word<T: std::str::FromStr>(row: &Row, name: &str) -> Result<Option<T
     .transpose()
 }
 
+/// The code of a failed turn; one of a newer version reads as [`Code::Internal`](crate::Code::Internal).
+fn optional_code(row: &Row) -> Result<Option<crate::Code>> {
+    let code: Option<&str> = column(row, "code")?;
+    Ok(code.map(|code| code.parse().unwrap_or(crate::Code::Internal)))
+}
+
 /// Reads a moment.
 fn moment(row: &Row, name: &str) -> Result<crate::timestamp::Timestamp> {
     column::<time::OffsetDateTime>(row, name).map(Into::into)

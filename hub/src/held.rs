@@ -1,0 +1,195 @@
+//! The conversations that this hub holds, and how far it has heard of each.
+//!
+//! A lost last hint shows in nothing that comes after it, since nothing does. So what was heard is compared with the
+//! store, in batches: conversations that wait for an answer every 2 s, all of them every 25 s. Where the store is ahead
+//! the conversation's sockets are made to look.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use chat_core::{
+    ids::{ConversationId, TenantId},
+    keys::Topic,
+    store::{conversations::Progress, door::Seat},
+};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{debug, warn};
+
+use crate::Hub;
+
+/// Time between two looks at conversations that wait for an answer.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Every how many of those looks all conversations are looked at.
+const ALL_EVERY: u32 = 12;
+
+/// Conversations of one query.
+const TOGETHER: usize = 500;
+
+/// The conversations of this hub.
+#[derive(Default)]
+pub struct Held {
+    conversations: Arc<Mutex<HashMap<ConversationId, Entry>>>,
+}
+
+struct Entry {
+    /// Sockets that hold it.
+    holders: usize,
+    heard: Arc<Heard>,
+}
+
+/// How far this hub has heard of a conversation.
+pub struct Heard {
+    tenant: TenantId,
+    topic: Topic,
+    /// The newest `seq` that came over the bus, or that a look at the store brought.
+    seq: AtomicI64,
+    epoch: AtomicI32,
+    /// Where the store was at the last look; being behind that is no mere delay any more.
+    store_was_at: AtomicI64,
+    /// A message was sent since the store last said that none waits.
+    waits: AtomicBool,
+    /// Turns that sockets here have not seen the end of.
+    unended: AtomicUsize,
+}
+
+/// A socket's hold on its conversation.
+pub struct Hold {
+    conversations: Arc<Mutex<HashMap<ConversationId, Entry>>>,
+    conversation: ConversationId,
+    heard: Arc<Heard>,
+    unended: usize,
+}
+
+impl Held {
+    /// Holds the conversation of a seat that was taken after listening to `topic` began. Only the first holder's seat
+    /// says how far was heard: a later one may have read what an earlier one missed.
+    #[must_use]
+    pub fn hold(&self, seat: &Seat, topic: Topic) -> Hold {
+        let mut conversations = lock(&self.conversations);
+        let entry = conversations.entry(seat.conversation).or_insert_with(|| Entry {
+            holders: 0,
+            heard: Arc::new(Heard {
+                tenant: seat.tenant(),
+                topic,
+                seq: AtomicI64::new(seat.last_seq),
+                epoch: AtomicI32::new(seat.epoch),
+                store_was_at: AtomicI64::new(seat.last_seq),
+                waits: AtomicBool::new(true),
+                unended: AtomicUsize::new(0),
+            }),
+        });
+        entry.holders += 1;
+        let heard = Arc::clone(&entry.heard);
+        Hold { conversations: Arc::clone(&self.conversations), conversation: seat.conversation, heard, unended: 0 }
+    }
+
+    /// Those to look at, by tenant.
+    fn due(&self, all: bool) -> HashMap<TenantId, Vec<(ConversationId, Arc<Heard>)>> {
+        let mut due: HashMap<_, Vec<_>> = HashMap::new();
+        for (conversation, entry) in lock(&self.conversations).iter() {
+            // Taken back before the store is asked: a message sent meanwhile sets it again.
+            if entry.heard.waits.swap(false, Ordering::Relaxed) || all {
+                let heard = Arc::clone(&entry.heard);
+                due.entry(heard.tenant).or_default().push((*conversation, heard));
+            }
+        }
+        due
+    }
+}
+
+impl Hold {
+    /// News with this `seq` came over the bus, or a look at the store has brought everything up to it.
+    pub fn heard(&self, seq: i64) {
+        self.heard.seq.fetch_max(seq, Ordering::Relaxed);
+    }
+
+    /// News of this epoch came.
+    pub fn heard_epoch(&self, epoch: i32) {
+        self.heard.epoch.fetch_max(epoch, Ordering::Relaxed);
+    }
+
+    /// Whoever holds it waits for the ends of this many turns.
+    pub fn waits_for(&mut self, unended: usize) {
+        self.heard.unended.fetch_add(unended, Ordering::Relaxed);
+        self.heard.unended.fetch_sub(self.unended, Ordering::Relaxed);
+        self.unended = unended;
+        if unended > 0 {
+            self.heard.waits.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.heard.unended.fetch_sub(self.unended, Ordering::Relaxed);
+        let mut conversations = lock(&self.conversations);
+        let Some(entry) = conversations.get_mut(&self.conversation) else { return };
+        entry.holders -= 1;
+        if entry.holders == 0 {
+            conversations.remove(&self.conversation);
+        }
+    }
+}
+
+impl Heard {
+    /// Whether the store is ahead of what was heard. Without a connection to the bus at once, else only if it was
+    /// already at the last look: what was just committed may be on its way.
+    fn behind(&self, store: &Progress, connected: bool) -> bool {
+        let seq = self.seq.load(Ordering::Relaxed);
+        let was_at = self.store_was_at.swap(store.last_seq, Ordering::Relaxed);
+        let ahead = if connected { was_at } else { store.last_seq };
+        // Nothing waits in the store, yet somebody here waits: an end went untold.
+        let untold = !store.open && self.unended.load(Ordering::Relaxed) > 0;
+        if store.open || untold || seq < store.last_seq {
+            self.waits.store(true, Ordering::Relaxed);
+        }
+        seq < ahead || (untold && was_at == store.last_seq) || store.epoch > self.epoch.load(Ordering::Relaxed)
+    }
+}
+
+impl Hub {
+    /// Compares what was heard with the store, until the hub leaves.
+    pub(crate) async fn look_after(self) {
+        let mut tick = interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for round in 0_u32.. {
+            tokio::select! {
+                () = self.0.leaving.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            for (tenant, held) in self.0.held.due(round % ALL_EVERY == 0) {
+                for batch in held.chunks(TOGETHER) {
+                    self.look(tenant, batch).await;
+                }
+            }
+        }
+    }
+
+    async fn look(&self, tenant: TenantId, batch: &[(ConversationId, Arc<Heard>)]) {
+        let ids: Vec<ConversationId> = batch.iter().map(|(id, _)| *id).collect();
+        let progress = match self.0.store.progress(tenant, &ids).await {
+            Ok(progress) => progress,
+            Err(error) => return warn!(?error, "held conversations not compared; the next look comes"),
+        };
+        let connected = self.0.subscriber.connected();
+        let of: HashMap<ConversationId, &Arc<Heard>> = batch.iter().map(|(id, heard)| (*id, heard)).collect();
+        for store in &progress {
+            let Some(heard) = of.get(&store.id) else { continue };
+            if heard.behind(store, connected) {
+                debug!(conversation.id = %store.id, "news were missed");
+                self.0.subscriber.nudge(&heard.topic);
+            }
+        }
+    }
+}
+
+fn lock(conversations: &Mutex<HashMap<ConversationId, Entry>>) -> MutexGuard<'_, HashMap<ConversationId, Entry>> {
+    conversations.lock().unwrap_or_else(PoisonError::into_inner)
+}
