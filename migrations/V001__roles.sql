@@ -32,6 +32,9 @@ alter role chat_app set idle_in_transaction_session_timeout = '5s';
 -- bitmap of the whole conversation. The backward index scan with LIMIT is flat in its length.
 alter role chat_app set enable_bitmapscan = off;
 
+-- Compiling a plan takes longer than any of our statements.
+alter role chat_app set jit = off;
+
 -- Nobody but the owner makes objects here.
 revoke create on schema public from public;
 grant usage on schema public to chat_app, chat_platform, chat_sweep;

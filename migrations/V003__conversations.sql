@@ -30,7 +30,8 @@ create table web_conversation_messages (
   epoch            integer not null,
   role             text not null check (role in ('user', 'assistant')),
   content          text not null,
-  created_at       timestamptz not null default now(),
+  -- Taken behind the conversation's lock, so it runs with seq; the transaction may have begun before it waited.
+  created_at       timestamptz not null default clock_timestamp(),
   -- The user message that this reply answers.
   reply_to         uuid,
   -- The person who wrote it, where that is not the one the role suggests.
@@ -80,7 +81,7 @@ create unique index turns_running on turns (conversation_id) where state = 'runn
 create index turns_open on turns (conversation_id, seq) where state in ('queued', 'running');
 
 -- The index of open turns collects a dead entry with each turn that ends.
-alter table turns set (autovacuum_vacuum_scale_factor = 0.02);
+alter table turns set (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 
 create table audit_events (
   id          uuid primary key,

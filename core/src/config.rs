@@ -214,7 +214,7 @@ macro_rules! numbers {
             pub const NAMES: &[&str] = &[$($name),*];
 
             /// Reads them; each has a default and a range.
-            pub fn read(env: &mut Env<'_>) -> Self {
+            fn read_each(env: &mut Env<'_>) -> Self {
                 Self { $($field: env.number($name, $default, ($least, $most)),)* }
             }
         }
@@ -244,6 +244,19 @@ numbers! {
         queued_turns: i64 = 20 in 1..1_000_000, "LIMIT_QUEUED_TURNS";
         /// Bytes written to a socket that its peer has not taken yet.
         unsent_bytes: usize = 1_048_576 in 65_536..67_108_864, "LIMIT_UNSENT_BYTES";
+    }
+}
+
+impl Limits {
+    /// Reads the limits and checks those that rest on each other.
+    pub fn read(env: &mut Env<'_>) -> Self {
+        let limits = Self::read_each(env);
+        // Six bytes a code point, as JSON may escape it, and some for the frame around the text.
+        if limits.text_chars * 6 + 1_024 > limits.unsent_bytes {
+            env.faults
+                .push("LIMIT_UNSENT_BYTES must hold a whole message: six times LIMIT_TEXT_CHARS, and 1024".into());
+        }
+        limits
     }
 }
 
@@ -281,7 +294,7 @@ pub struct Times {
 impl Times {
     /// Reads the times and checks each against those that rest on it.
     pub fn read(env: &mut Env<'_>) -> Self {
-        let raw = RawTimes::read(env);
+        let raw = RawTimes::read_each(env);
         for (holds, what) in [
             (raw.renew_ms * 2 < raw.lease_ms, "TURN_RENEW_MS must be less than half of TURN_LEASE_MS"),
             (raw.lease_ms < raw.turn_ms, "TURN_LEASE_MS must be less than TURN_DEADLINE_MS"),
@@ -345,6 +358,7 @@ mod tests {
             ("LIMIT_TEXT_CHARS", "hunter2"),
             ("LIMIT_TEXT_CHARS", "0"),
             ("ALLOWED_ORIGINS", "hunter2"),
+            ("LIMIT_UNSENT_BYTES", "65536"),
             ("TURN_LEASE_MS", "9000"),
             ("TURN_DEADLINE_MS", "300000"),
         ] {

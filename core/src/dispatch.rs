@@ -4,10 +4,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::{
+    drain::Draining,
     error::Result,
     job::Job,
     queue::Queue,
@@ -27,12 +29,13 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Starts it; it ends when the last of its clones is gone and what waited is sent.
-    pub fn start(queue: Arc<dyn Queue>) -> (Self, tokio::task::JoinHandle<()>) {
-        let (waiting, mut ready) = mpsc::channel(WAITING);
+    /// Starts it; it ends after `stop`, once what waits then is sent.
+    pub fn start(queue: Arc<dyn Queue>, stop: CancellationToken) -> (Self, JoinHandle<()>) {
+        let (waiting, ready) = mpsc::channel(WAITING);
+        let mut ready = Draining::new(ready, stop);
         let task = tokio::spawn(async move {
             let mut batch = Vec::with_capacity(TOGETHER);
-            while ready.recv_many(&mut batch, TOGETHER).await > 0 {
+            while ready.take(&mut batch, TOGETHER).await > 0 {
                 if let Err(error) = queue.send(&batch).await {
                     warn!(hints = batch.len(), ?error, "hints not sent; the sweep will find their turns");
                 }
@@ -45,7 +48,7 @@ impl Dispatcher {
     /// Sends a hint soon, without waiting for it.
     pub fn hint(&self, job: Job) {
         if self.waiting.try_send(job).is_err() {
-            debug!("too many hints wait; the sweep will find this turn");
+            debug!("too many hints wait, or we are leaving; the sweep will find this turn");
         }
     }
 }
@@ -61,9 +64,13 @@ pub async fn sweep(store: &Store, queue: &dyn Queue, pace: &Pace) -> Result<Vec<
     let mut hints: Vec<Job> = found.waiting.into_iter().collect();
     let mut ended = Vec::new();
     for spent in found.spent {
-        let (end, next) = store.bury(spent, pace).await?;
-        ended.extend(end);
-        hints.extend(next);
+        match store.bury(spent, pace).await {
+            Ok((end, next)) => {
+                ended.extend(end);
+                hints.extend(next);
+            }
+            Err(error) => warn!(?error, "a spent turn was not ended; the next sweep will find it"),
+        }
     }
     if !hints.is_empty() {
         debug!(hints = hints.len(), "turns were left lying");

@@ -164,6 +164,14 @@ impl Error {
         error
     }
 
+    /// Names the field that it is about.
+    #[must_use]
+    pub fn about(mut self, field: impl Into<String>) -> Self {
+        let message = self.0.public.clone().into_owned();
+        self.0.fields.push(FieldError { field: field.into(), message });
+        self
+    }
+
     /// The one answer for what is absent and for what is somebody else's.
     #[must_use]
     pub fn not_found() -> Self {

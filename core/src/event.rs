@@ -3,10 +3,9 @@
 use serde::{Deserialize, Serialize, de::Error as _};
 
 use crate::{
-    caller::Role,
     conversation::{Message, Origin, Status, TurnState},
     error::Code,
-    ids::{ClientMessageId, ConversationId, MessageId, SocketId, TenantId, TurnId, UserId},
+    ids::{ClientMessageId, ConversationId, MessageId, SocketId, TurnId, UserId},
     timestamp::Timestamp,
 };
 
@@ -55,13 +54,13 @@ pub struct Auth {
     pub token: Option<String>,
     /// As in the original; compared, never believed.
     #[serde(default, rename = "userId")]
-    pub user_id: Option<UserId>,
+    pub user_id: Option<String>,
     /// As in the original; compared, never believed.
     #[serde(default)]
-    pub role: Option<Role>,
+    pub role: Option<String>,
     /// As in the original; compared, never believed.
     #[serde(default, rename = "tenantId")]
-    pub tenant_id: Option<TenantId>,
+    pub tenant_id: Option<String>,
     /// The newest `seq` this client has seen; what came after is sent first.
     #[serde(default)]
     pub last_seq: Option<i64>,
@@ -114,7 +113,6 @@ pub enum ServerFrame {
         /// The turn that will answer it.
         turn_id: TurnId,
         /// The client's own id, if it gave one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         client_message_id: Option<ClientMessageId>,
         /// The same message was accepted before; this is its answer again.
         duplicate: bool,
@@ -199,6 +197,23 @@ impl ServerFrame {
         serde_json::to_string(self).expect("ids, numbers and text are always JSON")
     }
 
+    /// The conversation that this frame names, for those that name one.
+    #[must_use]
+    pub fn conversation(&self) -> Option<ConversationId> {
+        match self {
+            Self::Ready { conversation_id, .. }
+            | Self::Typing { conversation_id, .. }
+            | Self::Response { conversation_id, .. } => Some(*conversation_id),
+            Self::Accepted { .. }
+            | Self::Message { .. }
+            | Self::Turn { .. }
+            | Self::Status { .. }
+            | Self::Error { .. }
+            | Self::Reset { .. }
+            | Self::Reconnect { .. } => None,
+        }
+    }
+
     /// The place in the conversation that this frame takes, for those that take one.
     #[must_use]
     pub fn seq(&self) -> Option<i64> {
@@ -233,7 +248,7 @@ mod tests {
             "1",
             "",
             r#"["message","hi"]"#,
-            r#"{"type":"auth","userId":"me"}"#,
+            r#"{"type":"auth","userId":1}"#,
         ] {
             assert!(read(bad).is_err(), "{bad}");
         }

@@ -25,6 +25,8 @@ pub mod token;
 pub mod bus;
 #[cfg(all(feature = "store", feature = "queue"))]
 pub mod dispatch;
+#[cfg(any(feature = "bus", feature = "queue"))]
+mod drain;
 #[cfg(feature = "queue")]
 pub mod queue;
 #[cfg(feature = "store")]

@@ -19,14 +19,14 @@ impl Text {
     pub fn parse(text: String, max_chars: usize) -> Result<Self> {
         // A code point has at most four bytes and at least one: most texts need no counting.
         if text.len() > max_chars && text.chars().count() > max_chars {
-            return Err(Error::new(Code::TextTooLong, format!("text: at most {max_chars} characters.")));
+            return Err(Error::new(Code::TextTooLong, format!("At most {max_chars} characters.")).about("text"));
         }
         if let Some(bad) = text.chars().find(|c| refused(*c)) {
-            let message = format!("text: the character U+{:04X} cannot be carried.", u32::from(bad));
-            return Err(Error::new(Code::TextRefused, message));
+            let message = format!("The character U+{:04X} cannot be carried.", u32::from(bad));
+            return Err(Error::new(Code::TextRefused, message).about("text"));
         }
         if text.trim().is_empty() {
-            return Err(Error::new(Code::TextRefused, "text: is empty."));
+            return Err(Error::new(Code::TextRefused, "The text is empty.").about("text"));
         }
         Ok(Self(text))
     }
@@ -42,6 +42,12 @@ impl Text {
     pub fn into_string(self) -> String {
         self.0
     }
+}
+
+/// What a model said, as every part of the house can carry it: without the characters that Postgres refuses.
+#[must_use]
+pub fn carried(reply: &str) -> String {
+    reply.chars().filter(|c| !refused(*c)).collect()
 }
 
 /// Control characters and the two non-characters that XML, hence SQS, cannot carry.
@@ -62,6 +68,11 @@ mod tests {
         for bad in ["a\0b", "\u{1b}[2J", "a\u{fffe}", "\u{ffff}", "\u{85}", "a\r\n", "", " \n\t"] {
             assert_eq!(refusal(bad), Code::TextRefused, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_reply_loses_what_cannot_be_carried() {
+        assert_eq!(carried("a\0b\u{1b}[2J\nc\u{ffff}"), "ab[2J\nc");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use axum::extract::ws::{Message, WebSocket};
 use chat_core::{
     event::{Auth, ClientFrame},
     ids::ConversationId,
-    store::door::Seat,
+    store::door::{Action, Seat},
     token::Identity,
 };
 use tokio::time::timeout;
@@ -32,7 +32,7 @@ pub async fn enter(hub: &Hub, socket: &mut WebSocket, conversation: Option<Conve
     let auth = timeout(patience, first_frame(socket)).await.map_err(|_| Close::AuthTimeout)??;
     let identity = hub.identify(&auth)?;
     let conversation = conversation.ok_or(Close::NotFound)?;
-    let seat = hub.0.store.seat(&identity, conversation).await.map_err(|error| Close::of(&error))?;
+    let seat = hub.0.store.seat(&identity, conversation, Action::Read).await.map_err(|error| Close::of(&error))?;
     agree(&auth, &seat)?;
     // The door that opened now is the one to try first from here on.
     let identity = Identity { role_hint: Some(seat.member.caller.role), ..identity };
@@ -68,8 +68,10 @@ impl Hub {
 /// What the original's frame says of its sender is compared with what is known; a mismatch is refused.
 pub(crate) fn agree(auth: &Auth, seat: &Seat) -> Result<(), Close> {
     let caller = seat.member.caller;
-    let agrees = auth.user_id.is_none_or(|user| user == caller.user_id)
-        && auth.role.is_none_or(|role| role == caller.role)
-        && auth.tenant_id.is_none_or(|tenant| tenant == seat.tenant());
+    let says =
+        |said: &Option<String>, known: String| said.as_deref().is_none_or(|said| said.eq_ignore_ascii_case(&known));
+    let agrees = says(&auth.user_id, caller.user_id.to_string())
+        && says(&auth.role, caller.role.to_string())
+        && says(&auth.tenant_id, seat.tenant().to_string());
     if agrees { Ok(()) } else { Err(Close::Forbidden) }
 }

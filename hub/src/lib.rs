@@ -13,7 +13,11 @@ pub mod registry;
 pub mod session;
 mod write;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::{Future, IntoFuture},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -37,9 +41,12 @@ use chat_core::{
     },
     token::Verifier,
 };
+use futures::future::join_all;
 use tokio::{
     net::TcpListener,
-    time::{MissedTickBehavior, interval, timeout},
+    sync::Semaphore,
+    task::JoinHandle,
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -54,8 +61,14 @@ const POOL_SIZE: usize = 8;
 /// Bytes a socket reads at once. The library's default reserves 128 KiB for each socket at its birth.
 const READ_BUFFER: usize = 4 * 1024;
 
-/// Longest wait for sockets and what they still write when the hub goes away.
-const DRAIN: Duration = Duration::from_secs(20);
+/// Longest waits when the hub goes away: for requests, for sockets, and for hints that wait to be sent. Together with
+/// room to spare below the 30 s that a container usually gets.
+const DRAIN: Duration = Duration::from_secs(10);
+const DRAIN_SOCKETS: Duration = Duration::from_secs(10);
+const DRAIN_PIPES: Duration = Duration::from_secs(3);
+
+/// Sockets that look at the store after a gap at the same time: half of the pool.
+const REPAIRS: usize = POOL_SIZE / 2;
 
 /// What a hub is made of.
 pub struct Parts {
@@ -94,10 +107,15 @@ struct Inner {
     pace: Pace,
     registry: Registry,
     held: Held,
+    /// Looks at the store after a gap, of all sockets together: they leave most of the pool to messages.
+    repairs: Semaphore,
     /// Says that this hub is going away.
     leaving: CancellationToken,
     /// The sockets. The web framework's own shutdown does not wait for them.
     sockets: TaskTracker,
+    /// Ends the two background senders, once they have sent what waits.
+    pipes_stop: CancellationToken,
+    pipes: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Hub {
@@ -128,8 +146,9 @@ impl Hub {
     /// [`Kind::Internal`](chat_core::Kind::Internal) if the Redis URL is malformed.
     pub fn start(parts: Parts) -> Result<Self> {
         let Parts { store, queue, publisher, redis, token, edge, limits, times } = parts;
-        let (outbox, _) = publisher.clone().into_background();
-        let (dispatcher, _) = Dispatcher::start(Arc::clone(&queue));
+        let pipes_stop = CancellationToken::new();
+        let (outbox, publishing) = publisher.clone().into_background(pipes_stop.clone());
+        let (dispatcher, dispatching) = Dispatcher::start(Arc::clone(&queue), pipes_stop.clone());
         let (subscriber, _) = Subscriber::start(&redis, fanout::decode)?;
         let hub = Self(Arc::new(Inner {
             store,
@@ -144,8 +163,11 @@ impl Hub {
             registry: Registry::new(&limits),
             held: Held::default(),
             limits,
+            repairs: Semaphore::new(REPAIRS),
             leaving: CancellationToken::new(),
             sockets: TaskTracker::new(),
+            pipes_stop,
+            pipes: Mutex::new(vec![publishing, dispatching]),
         }));
         tokio::spawn(hub.clone().sweep());
         tokio::spawn(hub.clone().look_after());
@@ -174,10 +196,23 @@ impl Hub {
             info!("going away");
             leaving.cancel();
         };
-        axum::serve(listener, router).with_graceful_shutdown(goodbye).await?;
+        let overdue = async {
+            self.0.leaving.cancelled().await;
+            sleep(DRAIN).await;
+        };
+        tokio::select! {
+            served = axum::serve(listener, router).with_graceful_shutdown(goodbye).into_future() => served?,
+            // Somebody holds half a request open.
+            () = overdue => warn!("not all requests ended in time"),
+        }
         self.0.sockets.close();
-        if timeout(DRAIN, self.0.sockets.wait()).await.is_err() {
+        if timeout(DRAIN_SOCKETS, self.0.sockets.wait()).await.is_err() {
             warn!(sockets = self.0.sockets.len(), "not all sockets ended in time");
+        }
+        self.0.pipes_stop.cancel();
+        let pipes = std::mem::take(&mut *self.0.pipes.lock().unwrap_or_else(PoisonError::into_inner));
+        if timeout(DRAIN_PIPES, join_all(pipes)).await.is_err() {
+            warn!("not all hints were sent in time; the sweep and the sockets find the facts");
         }
         Ok(())
     }

@@ -19,9 +19,16 @@ pub struct Registry {
 
 struct Shared {
     /// A plain mutex: held for a look-up, never across an await.
-    users: Mutex<HashMap<UserId, Present>>,
+    users: Mutex<Users>,
     rate: Rate,
     user_sockets: usize,
+}
+
+/// Those who are here, or were and are remembered.
+struct Users {
+    present: HashMap<UserId, Present>,
+    /// How many there are when those without need to be remembered are forgotten.
+    forget_at: usize,
 }
 
 /// A user on this hub. Stays after the last socket while the bucket is not full, or leaving and coming back would
@@ -42,7 +49,7 @@ pub struct Presence {
     user: UserId,
 }
 
-/// Users that may be remembered without sockets before the ones with full buckets are forgotten.
+/// Users below which nobody is forgotten.
 const REMEMBERED: usize = 4_096;
 
 impl Registry {
@@ -55,7 +62,11 @@ impl Registry {
         };
         Self {
             places: Arc::new(Semaphore::new(limits.hub_sockets)),
-            shared: Arc::new(Shared { users: Mutex::default(), rate, user_sockets: limits.user_sockets }),
+            shared: Arc::new(Shared {
+                users: Mutex::new(Users { present: HashMap::new(), forget_at: REMEMBERED }),
+                rate,
+                user_sockets: limits.user_sockets,
+            }),
         }
     }
 
@@ -73,10 +84,13 @@ impl Registry {
         let now = Instant::now();
         let rate = self.shared.rate;
         let mut users = self.shared.lock();
-        if users.len() >= REMEMBERED && !users.contains_key(&user) {
-            users.retain(|_, present| present.sockets > 0 || !present.bucket.is_full(rate, now));
+        if users.present.len() >= users.forget_at {
+            users.present.retain(|_, present| present.sockets > 0 || !present.bucket.is_full(rate, now));
+            // Twice what is left, so that the next time is as far away as this one took.
+            users.forget_at = (users.present.len() * 2).max(REMEMBERED);
         }
-        let present = users.entry(user).or_insert_with(|| Present { sockets: 0, bucket: Bucket::full(rate, now) });
+        let present =
+            users.present.entry(user).or_insert_with(|| Present { sockets: 0, bucket: Bucket::full(rate, now) });
         if present.sockets >= self.shared.user_sockets {
             return Err(Error::new(Code::TooManySockets, "Too many connections; close one first."));
         }
@@ -86,13 +100,13 @@ impl Registry {
 }
 
 impl Presence {
-    /// Takes leave to send a message.
+    /// Takes leave to send a message, or anything else that costs a transaction.
     ///
     /// # Errors
     /// The time until the next one may be sent.
     pub fn send(&self) -> Result<(), Duration> {
         let mut users = self.shared.lock();
-        let Some(present) = users.get_mut(&self.user) else { return Ok(()) };
+        let Some(present) = users.present.get_mut(&self.user) else { return Ok(()) };
         present.bucket.take(self.shared.rate, Instant::now())
     }
 }
@@ -100,16 +114,16 @@ impl Presence {
 impl Drop for Presence {
     fn drop(&mut self) {
         let mut users = self.shared.lock();
-        let Some(present) = users.get_mut(&self.user) else { return };
+        let Some(present) = users.present.get_mut(&self.user) else { return };
         present.sockets -= 1;
         if present.sockets == 0 && present.bucket.is_full(self.shared.rate, Instant::now()) {
-            users.remove(&self.user);
+            users.present.remove(&self.user);
         }
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, HashMap<UserId, Present>> {
+    fn lock(&self) -> MutexGuard<'_, Users> {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

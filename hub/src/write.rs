@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket};
-use chat_core::{Error, Kind, event::ServerFrame, ids::ClientMessageId};
+use chat_core::{
+    Error, Kind,
+    event::ServerFrame,
+    ids::{ClientMessageId, TurnId},
+};
 use tokio::time::timeout;
 
 use crate::close::Close;
@@ -41,4 +45,10 @@ pub(crate) fn retry(error: &Error, client_message_id: Option<ClientMessageId>, w
     let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
     let (code, message) = (error.code(), error.public().to_owned());
     ServerFrame::Error { code, message, turn_id: None, client_message_id, retry_after_ms: helps.then_some(wait) }
+}
+
+/// The frame that refuses something about a turn.
+pub(crate) fn about_turn(error: &Error, turn: TurnId) -> ServerFrame {
+    let (code, message) = (error.code(), error.public().to_owned());
+    ServerFrame::Error { code, message, turn_id: Some(turn), client_message_id: None, retry_after_ms: None }
 }

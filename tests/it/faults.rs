@@ -1,21 +1,41 @@
 //! What is away comes back, what was lost is found, and nobody waits for ever.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use chat_core::{
     Code,
-    config::Times,
+    config::{Database, Secret, Times},
     ids::{ClientMessageId, MessageId},
-    store::turns::End,
+    store::{
+        Store,
+        door::Action,
+        messages::{Page, Position},
+        sweep::Pace,
+        turns::End,
+    },
+    timestamp::Timestamp,
+    token::Identity,
 };
+use futures::future::BoxFuture;
 use harness::{
-    app::App,
+    app::{self, App, until},
     clients::Socket,
     services::{Options, Services},
 };
+use orchestrator::{
+    agent::Prompt,
+    model::{Answer, Model},
+};
 use serde_json::json;
+use tokio::{io::AsyncWriteExt, sync::Notify};
 
-use crate::turns::by_hand;
+use crate::turns::{by_hand, state_becomes};
 
 /// Within this a lost last hint is repaired while a turn is open.
 const REPAIRED: Duration = Duration::from_secs(5);
@@ -73,7 +93,6 @@ async fn whoever_was_away_when_a_turn_failed_is_told_on_return() {
     back.say(&json!({"type": "auth", "token": token, "last_seq": 2, "epoch": 0})).await.unwrap();
     let turn = back.expect("turn").await.unwrap();
     assert_eq!((&turn["turn_id"], &turn["code"]), (&first["turn_id"], &json!("model_failed")));
-    back.expect("error").await.unwrap();
     back.expect("ready").await.unwrap();
     // And the one that still waits is waited for here, too.
     let claim = store.claim(tenant, conversation, &Times::default()).await.unwrap().unwrap();
@@ -116,7 +135,7 @@ async fn without_postgres_nothing_is_accepted_and_the_same_message_goes_through_
     let app = App::on(&own, |_| {}).await.unwrap();
     let conversation = app.conversation("ben@acme").await.unwrap();
     let mut socket = app.socket("ben@acme", &conversation).await.unwrap();
-    let superuser = harness::app::connect(&own.postgres.superuser_url("postgres")).await.unwrap();
+    let superuser = app::connect(&own.postgres.superuser_url("postgres")).await.unwrap();
     let database = app.setting.database_url.rsplit('/').next().unwrap().to_owned();
     superuser.batch_execute(&format!("alter database {database} allow_connections false")).await.unwrap();
     let cut = "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'chat_app'";
@@ -191,5 +210,132 @@ async fn a_reset_while_away_is_told() {
     assert_eq!(back.expect("reset").await.unwrap()["epoch"], 1);
     let ready = back.expect("ready").await.unwrap();
     assert_eq!((&ready["resumed"], &ready["epoch"], &ready["last_seq"]), (&json!(false), &json!(1), &json!(2)));
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reply_that_could_not_be_stored_at_once_is_not_paid_for_again() {
+    let model = Arc::new(Gated::default());
+    let app = App::with(|setting| setting.model = Arc::clone(&model) as Arc<dyn Model>).await.unwrap();
+    let conversation = app.conversation("ben@acme").await.unwrap();
+    let mut socket = app.socket("ben@acme", &conversation).await.unwrap();
+    socket.message("hello", None).await.unwrap();
+    let accepted = socket.until("accepted").await.unwrap();
+    state_becomes(&app, &accepted, "running").await;
+    // Somebody sits on the conversation's row for longer than a script waits for a lock.
+    let mut owner = app.owner().await.unwrap();
+    let held = owner.transaction().await.unwrap();
+    held.execute("select 1 from web_conversations where id = $1::text::uuid for update", &[&conversation])
+        .await
+        .unwrap();
+    model.gate.notify_one();
+    let waiting = "select count(*) from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock' and usename = 'chat_app'";
+    // Only a superuser sees what others wait for, and a transaction sees one picture of it.
+    let database = app.owner_url.rsplit('/').next().unwrap();
+    let looker = app::services().await.unwrap().postgres.superuser_url(database);
+    let looker = app::connect(&looker).await.unwrap();
+    for (what, expected) in [("a wait", 1), ("its end", 0)] {
+        until(what, || async { Ok(looker.query_one(waiting, &[]).await?.get::<_, i64>(0) == expected) }).await.unwrap();
+    }
+    held.commit().await.unwrap();
+    assert_eq!(socket.until("response").await.unwrap()["text"], "one answer");
+    assert_eq!(model.asked.load(Ordering::SeqCst), 1);
+    app.finish().await.unwrap();
+}
+
+/// A model that answers when it is let.
+#[derive(Default)]
+struct Gated {
+    gate: Notify,
+    asked: AtomicUsize,
+}
+
+impl Model for Gated {
+    fn answer<'a>(&'a self, _: &'a Prompt) -> BoxFuture<'a, chat_core::Result<Answer>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            self.gate.notified().await;
+            Ok(Answer { text: "one answer\0".to_owned() })
+        })
+    }
+}
+
+#[tokio::test]
+async fn half_a_request_does_not_keep_a_hub_that_leaves() {
+    let mut app = App::start().await.unwrap();
+    let mut half = tokio::net::TcpStream::connect(app.product.address).await.unwrap();
+    half.write_all(b"GET /healthz HTTP/1.1\r\nHo").await.unwrap();
+    let conversation = app.conversation("ben@acme").await.unwrap();
+    let mut mute = Socket::open(&app.product.ws(), &conversation, None).await.unwrap();
+    let (stopped, closed) =
+        tokio::join!(tokio::time::timeout(Duration::from_secs(25), app.product.stop()), mute.closed());
+    stopped.expect("leaves within the time a container gets").unwrap();
+    assert_eq!(closed.unwrap(), Some(1012), "one that has not said who it is, too");
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_sweep_finds_thousands_though_the_statistics_are_of_quiet_times() {
+    let app = App::with(|setting| setting.queue = crate::turns::silent()).await.unwrap();
+    let owner = app.owner().await.unwrap();
+    let agent = app.agent_of(app.user("ben@acme"));
+    let fill = format!(
+        "alter table turns set (autovacuum_enabled = false); analyze turns;
+        insert into portal_users (id, email, display_name, role)
+          select gen_random_uuid(), 'user' || n, 'user', 'customer_operator' from generate_series(1, 5000) n;
+        insert into web_conversations (id, tenant_id, agent_id, user_id)
+          select gen_random_uuid(), '{}', '{}', id from portal_users where email like 'user%';
+        insert into turns (id, tenant_id, conversation_id, user_id, seq, epoch, text_sha256, hinted_at)
+          select gen_random_uuid(), tenant_id, id, user_id, 1, 0, '', now() - interval '1 day' from web_conversations",
+        agent.tenant, agent.id
+    );
+    owner.batch_execute(&fill).await.unwrap();
+    let pace = Pace { batch: 5_000, ..Pace::new(&Times::default()) };
+    // The product's own sweep may have taken some of them.
+    let found = app.product.orchestrator.store.sweep(&pace).await.unwrap();
+    let hinted: i64 = owner.query_one("select count(*) from turns where hints > 1", &[]).await.unwrap().get(0);
+    assert!(hinted == 5_000 && !found.waiting.is_empty(), "{hinted}, {} of them now", found.waiting.len());
+    owner.execute("delete from turns", &[]).await.unwrap();
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_page_costs_the_same_in_a_long_conversation() {
+    let app = App::start().await.unwrap();
+    let conversation = app.conversation("ben@acme").await.unwrap();
+    let (owner, ben) = (app.owner().await.unwrap(), app.user("ben@acme"));
+    let fill = format!(
+        "insert into web_conversation_messages (id, conversation_id, tenant_id, seq, epoch, role, content)
+           select gen_random_uuid(), '{conversation}', '{}', n, 0, 'user', 'hello' from generate_series(1, 20000) n;
+         update web_conversations set last_seq = 20000; analyze web_conversation_messages",
+        ben.tenant.unwrap()
+    );
+    owner.batch_execute(&fill).await.unwrap();
+    let url = Secret::from(app.setting.database_url.clone());
+    let store = Store::connect(&Database { url, pool_size: 1 }).await.unwrap();
+    let who = Identity { user_id: ben.id, expires_at: Timestamp::now(), role_hint: Some(ben.role), tenant_hint: None };
+    let conversation = conversation.parse().unwrap();
+    let (_, newest, _) = store.messages(&who, conversation, Page::Newest, 50, Action::Read).await.unwrap();
+    // Often enough for Postgres to settle for a plan that does not look at the values.
+    for page in [
+        Page::After(Position::Seq(19_900)),
+        Page::Before(Position::Seq(100)),
+        Page::After(Position::Id(newest[0].id)),
+        Page::Before(Position::Id(newest[0].id)),
+        Page::Newest,
+    ] {
+        for _ in 0..12 {
+            store.messages(&who, conversation, page, 50, Action::Read).await.unwrap();
+        }
+    }
+    // A connection that ends has reported what it read.
+    drop(store);
+    let read = "select coalesce(sum(idx_tup_fetch + seq_tup_read), 0)::bigint from pg_stat_user_tables
+        where relname = 'web_conversation_messages'";
+    let before: i64 = 20_000;
+    until("the statistics", || async { Ok(owner.query_one(read, &[]).await?.get::<_, i64>(0) > 2_000) }).await.unwrap();
+    let read: i64 = owner.query_one(read, &[]).await.unwrap().get(0);
+    assert!(read < before, "60 pages of 50 read {read} rows");
     app.finish().await.unwrap();
 }

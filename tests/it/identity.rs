@@ -13,6 +13,7 @@ use harness::{
 };
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::{Message, protocol::CloseFrame};
 
 /// Opens a socket, sends this first frame, and returns the close code.
 async fn closed_with(app: &App, conversation: &str, first: &Value) -> Option<u16> {
@@ -223,5 +224,76 @@ async fn only_listed_origins_may_connect() {
             Err(error) => assert!(!allowed && format!("{error:#}").contains("403"), "{origin:?}: {error:#}"),
         }
     }
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_member_who_was_removed_does_not_go_on_reading() {
+    let app = App::with(|setting| setting.limits.ping_ms = 200).await.unwrap();
+    let conversation = app.conversation("ben@acme").await.unwrap();
+    let mut socket = app.socket("ben@acme", &conversation).await.unwrap();
+    let owner = app.owner().await.unwrap();
+    owner.execute("delete from user_tenant_roles where user_id = $1", &[&app.user("ben@acme").id]).await.unwrap();
+    assert_eq!(socket.closed().await.unwrap(), Some(4403), "without having said anything");
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_platform_admin_who_joins_leaves_one_row() {
+    let app = App::with(|setting| setting.limits.ping_ms = 200).await.unwrap();
+    let conversation = app.conversation("ben@acme").await.unwrap();
+    let mut bens = app.socket("ben@acme", &conversation).await.unwrap();
+    bens.message("hello", None).await.unwrap();
+    bens.until("response").await.unwrap();
+    let mut roots = Socket::open(&app.product.ws(), &conversation, None).await.unwrap();
+    let token = app.token(app.user("root"));
+    roots.say(&json!({"type": "auth", "token": token, "last_seq": 0})).await.unwrap();
+    roots.until("ready").await.unwrap();
+    roots.say(&json!({"type": "auth", "token": token})).await.unwrap();
+    roots.until("ready").await.unwrap();
+    let owner = app.owner().await.unwrap();
+    let rows = owner.query("select action, tenant_id, subject_id from audit_events", &[]).await.unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0].get::<_, &str>(0), "conversation.read");
+    assert_eq!(rows[0].get::<_, uuid::Uuid>(2).to_string(), conversation);
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_forged_publication_shows_nothing_and_breaks_nothing() {
+    let app = App::start().await.unwrap();
+    let conversation = app.conversation("ben@acme").await.unwrap();
+    let other = app.conversation("ben@globex").await.unwrap();
+    let mut socket = app.socket("ben@acme", &conversation).await.unwrap();
+    let topic = format!("{}:webchat:response:{conversation}", app.user("ben@acme").tenant.unwrap());
+    let mut redis =
+        redis::Client::open(app.setting.redis_url.as_str()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let id = UserId::new();
+    for forged in [
+        json!({"type": "typing", "conversation_id": other, "origin": "agent"}),
+        json!({"type": "response", "conversation_id": other, "text": "x", "message_id": id, "seq": 1, "created_at": Timestamp::now()}),
+        json!({"type": "response", "conversation_id": conversation, "text": "x", "message_id": id, "seq": 1_000, "created_at": Timestamp::now()}),
+        json!({"type": "reset", "epoch": i32::MAX}),
+        json!({"type": "ready"}),
+        json!("junk"),
+    ] {
+        redis::cmd("PUBLISH").arg(&topic).arg(forged.to_string()).query_async::<i64>(&mut redis).await.unwrap();
+    }
+    socket.message("hello", None).await.unwrap();
+    for kind in ["typing", "accepted", "response"] {
+        socket.expect(kind).await.unwrap();
+    }
+    app.rest("ben@acme").delete(&format!("/conversations/{conversation}")).await.unwrap();
+    assert_eq!(socket.until("reset").await.unwrap()["epoch"], 1, "a true one is still heard");
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_close_is_answered() {
+    let app = App::start().await.unwrap();
+    let conversation = app.conversation("ben@acme").await.unwrap();
+    let mut socket = app.socket("ben@acme", &conversation).await.unwrap();
+    socket.raw(Message::Close(Some(CloseFrame { code: 1000.into(), reason: "".into() }))).await.unwrap();
+    assert_eq!(socket.closed().await.unwrap(), Some(1000));
     app.finish().await.unwrap();
 }

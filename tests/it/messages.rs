@@ -52,6 +52,9 @@ async fn concurrent_sends_get_a_seq_without_gaps_and_repeats_use_up_no_number() 
     .unwrap();
     let pages = walk(&rest, &format!("/conversations/{conversation}/messages?limit=100&after=0")).await;
     assert_eq!(pages.concat(), (1..=80).collect::<Vec<i64>>());
+    let page = rest.get(&format!("/conversations/{conversation}/messages?limit=100")).await.unwrap().body;
+    let times: Vec<&str> = page.as_array().unwrap().iter().map(|m| m["created_at"].as_str().unwrap()).collect();
+    assert!(times.is_sorted(), "time runs with seq: {times:?}");
     app.finish().await.unwrap();
 }
 

@@ -78,7 +78,7 @@ pub(crate) async fn by_hand() -> (App, TenantId, ConversationId) {
 }
 
 /// An SQS endpoint where nobody listens: every hint is lost.
-fn silent() -> QueueKind {
+pub(crate) fn silent() -> QueueKind {
     QueueKind::Sqs(harness::product::SqsAddress {
         endpoint: "http://127.0.0.1:9".to_owned(),
         queue_url: "http://127.0.0.1:9/queue".to_owned(),

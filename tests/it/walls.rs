@@ -8,6 +8,7 @@ use chat_core::{
     ids::{ClientMessageId, ConversationId},
     store::{
         Store,
+        door::Action,
         messages::{Page, Position},
     },
     text::Text,
@@ -229,7 +230,7 @@ async fn a_connection_that_served_one_tenant_serves_the_next_clean() {
         // The same message again: now it is there, once.
         store.accept(&who, own, &text, id, 1_000).await.unwrap();
         let after = Page::After(Position::Seq(0));
-        let (seat, messages, _) = store.messages(&who, own, after, 1_000).await.unwrap();
+        let (seat, messages, _) = store.messages(&who, own, after, 1_000, Action::Read).await.unwrap();
         assert_eq!(seat.last_seq, i64::try_from(messages.len()).unwrap());
         assert_eq!(messages.len(), round / 2 + 1, "each message once");
         assert!(messages.iter().all(|message| message.content == text.as_str()), "foreign rows");

@@ -3,7 +3,7 @@
 use chat_core::{
     config::{Database, Secret, Times},
     ids::{ConversationId, MessageId},
-    store::{Store, messages::Page},
+    store::{Store, door::Action, messages::Page},
     text::Text,
     timestamp::Timestamp,
     token::Identity,
@@ -45,7 +45,7 @@ async fn accept_claim_renew_finish_and_a_page_take_one_round_trip_each() {
         count("renew");
         store.finish(&claim, MessageId::new(), "hi").await.unwrap().0.unwrap();
         count("finish");
-        store.messages(&who, conversation, Page::Newest, 50).await.unwrap();
+        store.messages(&who, conversation, Page::Newest, 50, Action::Read).await.unwrap();
         count("page");
     }
     let expected = ["accept", "claim", "renew", "finish", "page"].map(|what| (what, 1));

@@ -138,7 +138,11 @@ impl Card {
 
 impl Drop for Laid {
     fn drop(&mut self) {
-        // Somebody may have taken it away before; then it is gone, as it should be.
-        let _ = fs::remove_file(&self.0);
+        // Another stack may have laid its own since.
+        let ours =
+            |text: String| serde_json::from_str::<Card>(&text).is_ok_and(|card| card.pids.local == std::process::id());
+        if fs::read_to_string(&self.0).is_ok_and(ours) {
+            let _ = fs::remove_file(&self.0);
+        }
     }
 }

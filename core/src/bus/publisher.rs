@@ -5,11 +5,13 @@ use redis::{
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{ANSWER_TIMEOUT, client};
 use crate::{
     config,
+    drain::Draining,
     error::{Error, Result},
     event::ServerFrame,
     keys::{Key, Topic},
@@ -76,14 +78,15 @@ impl Publisher {
         self.conn.clone().ping::<()>().await.map_err(Error::unavailable)
     }
 
-    /// Publishes in the background from now on, in order, those that are ready together. The task ends when the last
-    /// clone of the outbox is gone.
+    /// Publishes in the background from now on, in order, those that are ready together. The task ends after `stop`,
+    /// once what waits then is published.
     #[must_use]
-    pub fn into_background(self) -> (Outbox, JoinHandle<()>) {
-        let (waiting, mut ready) = mpsc::channel::<(Topic, ServerFrame)>(OUTBOX);
+    pub fn into_background(self, stop: CancellationToken) -> (Outbox, JoinHandle<()>) {
+        let (waiting, ready) = mpsc::channel::<(Topic, ServerFrame)>(OUTBOX);
+        let mut ready = Draining::new(ready, stop);
         let task = tokio::spawn(async move {
             let mut batch = Vec::new();
-            while ready.recv_many(&mut batch, 64).await > 0 {
+            while ready.take(&mut batch, 64).await > 0 {
                 if let Err(error) = self.publish_all(&batch).await {
                     warn!(news = batch.len(), ?error, "news not published; sockets will find the facts");
                 }
@@ -104,7 +107,7 @@ impl Outbox {
     /// Publishes soon. Never waits: when too much waits already, the news is dropped.
     pub fn publish(&self, topic: Topic, frame: ServerFrame) {
         if self.waiting.try_send((topic, frame)).is_err() {
-            debug!("too much news waits; one dropped");
+            debug!("too much news waits, or we are leaving; one dropped");
         }
     }
 }

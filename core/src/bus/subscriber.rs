@@ -32,7 +32,7 @@ const SUBSCRIBE_TOGETHER: usize = 500;
 
 /// News that wait for one listener at most. A socket that falls this far behind is closed and catches up when it
 /// comes back.
-const MAILBOX: usize = 256;
+const MAILBOX: usize = 1_024;
 
 /// What a listener hears.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl<T> Clone for News<T> {
 /// Listens for a whole process on one connection. What is published is decoded once, for all listeners.
 pub struct Subscriber<T> {
     shared: Arc<Shared<T>>,
-    look: mpsc::Sender<Look>,
+    look: mpsc::UnboundedSender<Look>,
 }
 
 impl<T> Clone for Subscriber<T> {
@@ -92,7 +92,7 @@ pub struct Subscription<T> {
 
 struct Listening<T> {
     shared: Arc<Shared<T>>,
-    look: mpsc::Sender<Look>,
+    look: mpsc::UnboundedSender<Look>,
     topic: Topic,
     id: u64,
 }
@@ -104,7 +104,9 @@ impl<T: Send + Sync + 'static> Subscriber<T> {
     /// [`Kind::Internal`](crate::Kind::Internal) if the URL is malformed.
     pub fn start(settings: &config::Redis, decode: fn(&[u8]) -> Option<T>) -> Result<(Self, JoinHandle<()>)> {
         let client = client(settings, ProtocolVersion::RESP3)?;
-        let (look, looks) = mpsc::channel(1_024);
+        // Unbounded, since a lost look would leave a topic behind; one who listens sends two in a life, and none while there
+        // is no connection to take them off.
+        let (look, looks) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             topics: Mutex::default(),
             decode,
@@ -132,9 +134,8 @@ impl<T: Send + Sync + 'static> Subscriber<T> {
         if self.connected() {
             let (confirmed, confirmation) = oneshot::channel();
             let look = Look { topic: listening.topic.clone(), confirmed: Some(confirmed) };
-            let owner = self.look.clone();
-            // On a task of its own, since the owner must see it even if we lose our patience first.
-            tokio::spawn(async move { owner.send(look).await });
+            // If the owner has ended, nobody is left to listen for.
+            let _ = self.look.send(look);
             if tokio::time::timeout(patience, confirmation).await.is_err() {
                 warn!(topic = listening.topic.as_str(), "subscription not confirmed yet");
             }
@@ -177,9 +178,10 @@ impl<T> Drop for Listening<T> {
         if listeners.is_empty() {
             topics.remove(&self.topic);
             drop(topics);
-            // A full channel leaves the topic subscribed without listeners, until the next look at it or the next
-            // connection: a little traffic, nothing wrong.
-            let _ = self.look.try_send(Look { topic: self.topic.clone(), confirmed: None });
+            // Without a connection there is nothing to let go of; the next one begins with those who listen then.
+            if self.shared.connected.load(Ordering::SeqCst) {
+                let _ = self.look.send(Look { topic: self.topic.clone(), confirmed: None });
+            }
         }
     }
 }
@@ -227,7 +229,7 @@ struct Owner<T> {
 }
 
 impl<T: Send + Sync + 'static> Owner<T> {
-    async fn run(mut self, mut looks: mpsc::Receiver<Look>) {
+    async fn run(mut self, mut looks: mpsc::UnboundedReceiver<Look>) {
         let mut attempt = 0;
         loop {
             let (gone, broken) = mpsc::channel(1);
@@ -285,7 +287,7 @@ impl<T: Send + Sync + 'static> Owner<T> {
     async fn serve(
         &mut self,
         mut conn: MultiplexedConnection,
-        looks: &mut mpsc::Receiver<Look>,
+        looks: &mut mpsc::UnboundedReceiver<Look>,
         mut broken: mpsc::Receiver<()>,
     ) -> redis::RedisResult<()> {
         let mut ping = interval(PING_EVERY);

@@ -1,6 +1,8 @@
 //! Conversations: listed, opened, read, reset.
 
-use tokio_postgres::Row;
+use std::cmp::Reverse;
+
+use tokio_postgres::{Row, types::ToSql};
 
 use super::{
     LOCK, Scope, Store, column,
@@ -78,13 +80,24 @@ const ONE: &str = columns!("where c.id = $1 and c.tenant_id = app_tenant()");
 
 const OF_AGENT_AND_USER: &str = columns!("where c.agent_id = $1 and c.user_id = $2 and c.tenant_id = app_tenant()");
 
-const IN_TENANT: &str = columns!(
-    "where c.tenant_id = app_tenant()
-       and (c.user_id = $1
-         or exists (select from portal_users u where u.id = $1 and u.role = 'platform_admin')
-         or ($2 and exists (select from portal_users u join user_tenant_roles m on m.user_id = u.id
-                            where u.id = $1 and m.tenant_id = c.tenant_id
-                              and u.role = 'customer_admin' and m.role = 'customer_admin')))
+/// The list of one person. A condition that could also be met otherwise would cost the index, hence a statement for
+/// each kind of list. `$1` user, `$2` only escalated, `$3` and `$4` place, `$5` most.
+const OWN: &str = columns!(
+    "where c.tenant_id = app_tenant() and c.user_id = $1
+       and (not $2 or c.status = 'escalated')
+       and ($3::timestamptz is null or (c.updated_at, c.id) < ($3, $4))
+     order by c.updated_at desc, c.id desc limit $5"
+);
+
+/// Those of others, for whoever the database knows as the product's admin, or as the tenant's where one waits for a
+/// person. Parameters as above.
+const OTHERS: &str = columns!(
+    "where c.tenant_id = app_tenant() and c.user_id <> $1
+       and (select u.role = 'platform_admin'
+                or ($2 and u.role = 'customer_admin' and exists (
+                      select from user_tenant_roles m
+                      where m.user_id = u.id and m.tenant_id = app_tenant() and m.role = 'customer_admin'))
+            from portal_users u where u.id = $1)
        and (not $2 or c.status = 'escalated')
        and ($3::timestamptz is null or (c.updated_at, c.id) < ($3, $4))
      order by c.updated_at desc, c.id desc limit $5"
@@ -122,7 +135,7 @@ const DELETE_MESSAGES: &str =
     "delete from web_conversation_messages where conversation_id = $1 and tenant_id = app_tenant()";
 
 const RAISE_EPOCH: &str = "
-    update web_conversations set epoch = epoch + 1, updated_at = now()
+    update web_conversations set epoch = epoch + 1, updated_at = clock_timestamp()
     where id = $1 and tenant_id = app_tenant() returning epoch, agent_id";
 
 impl Store {
@@ -135,17 +148,20 @@ impl Store {
         let Listing { tenant, escalated, before, limit } = listing;
         let moment = before.map(|place| time::OffsetDateTime::from(place.updated_at));
         let id = before.map(|place| place.id);
-        let rows = match tenant {
+        let mut rows = match tenant {
             Some(tenant) => {
-                let list: [super::Step<'_>; 1] = [(IN_TENANT, &[&who.user_id, &escalated, &moment, &id, &limit])];
-                self.in_tenant(who, tenant, Action::List, &list).await?.1
+                let params: &[&(dyn ToSql + Sync)] = &[&who.user_id, &escalated, &moment, &id, &limit];
+                self.in_tenant(who, tenant, Action::List, &[(OWN, params), (OTHERS, params)]).await?.1.concat()
             }
             None => {
-                let list: [super::Step<'_>; 1] = [(EVERYWHERE, &[&escalated, &moment, &id, &limit])];
-                self.everywhere(who, Action::List, &list).await?
+                let params: &[&(dyn ToSql + Sync)] = &[&escalated, &moment, &id, &limit];
+                self.everywhere(who, Action::List, &[(EVERYWHERE, params)]).await?.concat()
             }
         };
-        rows[0].iter().map(conversation).collect()
+        let mut listed = rows.drain(..).map(|row| conversation(&row)).collect::<Result<Vec<_>>>()?;
+        listed.sort_by_key(|listed| Reverse((listed.updated_at, listed.id)));
+        listed.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(listed)
     }
 
     /// Opens the caller's conversation with an agent, or finds the one that stands; tells whether it is new.
@@ -180,8 +196,8 @@ impl Store {
     ///
     /// # Errors
     /// [`Code::NotFound`] where it is absent or not theirs.
-    pub async fn seat(&self, who: &Identity, id: ConversationId) -> Result<Seat> {
-        Ok(self.in_conversation(who, id, Action::Read, &[]).await?.0)
+    pub async fn seat(&self, who: &Identity, id: ConversationId, action: Action) -> Result<Seat> {
+        Ok(self.in_conversation(who, id, action, &[]).await?.0)
     }
 
     /// As [`Store::seat`], and what became of the newest messages: all that anybody may still wait for, since
@@ -190,7 +206,7 @@ impl Store {
     /// # Errors
     /// [`Code::NotFound`] where it is absent or not theirs.
     pub async fn standing(&self, who: &Identity, id: ConversationId) -> Result<(Seat, Vec<(i64, Turn)>)> {
-        let (seat, rows) = self.in_conversation(who, id, Action::Read, &[(RECENT_TURNS, &[&id])]).await?;
+        let (seat, rows) = self.in_conversation(who, id, Action::Stay, &[(RECENT_TURNS, &[&id])]).await?;
         let turn = |row: &Row| {
             let (id, state, code) = (column(row, "id")?, word(row, "state")?, optional_code(row)?);
             Ok((column(row, "seq")?, Turn { id, state, code }))

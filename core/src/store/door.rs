@@ -27,6 +27,8 @@ pub enum Action {
     Create,
     /// Reads a conversation or its messages.
     Read,
+    /// Goes on with what was entered for reading before, and recorded then.
+    Stay,
     /// Writes a message, or stops a turn.
     Write,
     /// Deletes the messages.
@@ -34,13 +36,15 @@ pub enum Action {
 }
 
 impl Action {
-    fn as_str(self) -> &'static str {
+    /// The audit's word for it; `None` for what leaves no row of its own.
+    fn recorded(self) -> Option<&'static str> {
         match self {
-            Self::List => "conversations.list",
-            Self::Create => "conversation.create",
-            Self::Read => "conversation.read",
-            Self::Write => "conversation.write",
-            Self::Reset => "conversation.reset",
+            Self::List => Some("conversations.list"),
+            Self::Create => Some("conversation.create"),
+            Self::Read => Some("conversation.read"),
+            Self::Stay => None,
+            Self::Write => Some("conversation.write"),
+            Self::Reset => Some("conversation.reset"),
         }
     }
 }
@@ -108,7 +112,7 @@ const PLATFORM_CONVERSATION: &str = "
       where c.id = $2 and current_user = 'chat_platform'
     ), audit as (
       insert into audit_events (id, tenant_id, actor_id, action, subject_id)
-      select $3, c.tenant_id, $1, $4, $2 from c where c.user_id <> $1)
+      select $3, c.tenant_id, $1, $4, $2 from c where c.user_id <> $1 and $4::text is not null)
     select c.*, null::text as member_role, set_config('app.current_tenant', c.tenant_id::text, true) from c";
 
 const PLATFORM_EVERYWHERE: &str = "
@@ -130,7 +134,7 @@ impl Store {
         action: Action,
         work: &[Step<'_>],
     ) -> Result<(TenantMember, Vec<Vec<Row>>)> {
-        let (user, audit, action) = (who.user_id, AuditId::new(), action.as_str());
+        let (user, audit, action) = (who.user_id, AuditId::new(), action.recorded());
         let member: [Step<'_>; 1] = [(TENANT, &[&user, &tenant])];
         let platform: [Step<'_>; 3] =
             [(BECOME_PLATFORM, &[&user]), (PLATFORM_TENANT, &[&user, &tenant, &audit, &action]), (LEAVE_PLATFORM, &[])];
@@ -155,7 +159,7 @@ impl Store {
         action: Action,
         work: &[Step<'_>],
     ) -> Result<(Seat, Vec<Vec<Row>>)> {
-        let (user, audit, action) = (who.user_id, AuditId::new(), action.as_str());
+        let (user, audit, action) = (who.user_id, AuditId::new(), action.recorded());
         let member: [Step<'_>; 1] = [(CONVERSATION, &[&user, &conversation])];
         let platform: [Step<'_>; 3] = [
             (BECOME_PLATFORM, &[&user]),
@@ -183,7 +187,7 @@ impl Store {
     /// [`Code::Unauthenticated`] for a user who does not exist; [`Code::Invalid`] for anyone else, who must
     /// name a tenant; what the script itself may fail with.
     pub(crate) async fn everywhere(&self, who: &Identity, action: Action, work: &[Step<'_>]) -> Result<Vec<Vec<Row>>> {
-        let (user, audit, action) = (who.user_id, AuditId::new(), action.as_str());
+        let (user, audit, action) = (who.user_id, AuditId::new(), action.recorded());
         let door: [Step<'_>; 2] = [(BECOME_PLATFORM, &[&user]), (PLATFORM_EVERYWHERE, &[&user, &audit, &action])];
         let steps = [&door, work].concat();
         let mut rows = self.run(Scope::Person(user), &steps).await?;

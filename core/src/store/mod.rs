@@ -32,6 +32,9 @@ use script::Step;
 /// Longest wait for a connection, new or returned, before a caller is told that we are not available.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Longest wait for the answer to a script. Above the server's own `statement_timeout`, which ends what is merely slow.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
+
 /// Postgres, through a bounded pool.
 #[derive(Clone)]
 pub struct Store {
@@ -70,6 +73,11 @@ impl Store {
         let mut target: tokio_postgres::Config =
             settings.url.expose().parse().map_err(|_| Error::internal("DATABASE_URL is not a Postgres URL"))?;
         target.connect_timeout(CONNECTION_TIMEOUT);
+        // A server that is gone without a word is noticed in seconds, not in the system's quarter of an hour.
+        target.tcp_user_timeout(ANSWER_TIMEOUT);
+        target.keepalives_idle(Duration::from_secs(15));
+        target.keepalives_interval(Duration::from_secs(5));
+        target.keepalives_retries(2);
         target.application_name("konstruct-chat");
         // Recycling may stay cheap: no script leaves anything behind on its connection.
         let manager = Manager::from_config(target, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
@@ -93,7 +101,9 @@ impl Store {
     /// # Errors
     /// [`Kind::Unavailable`](crate::Kind::Unavailable) if it does not.
     pub async fn ping(&self) -> Result<()> {
-        self.conn().await?.batch_execute("").await.map_err(Error::unavailable)
+        let conn = self.conn().await?;
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, conn.batch_execute("")).await;
+        answer.map_err(Error::unavailable)?.map_err(Error::unavailable)
     }
 
     async fn refuse_a_role_that_could_bypass_policies(&self) -> Result<()> {

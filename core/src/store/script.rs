@@ -13,8 +13,10 @@ use std::{
 };
 
 use deadpool_postgres::Object;
+use tokio::time::timeout;
 use tokio_postgres::{Client, Row, error::SqlState, types::ToSql};
 
+use super::ANSWER_TIMEOUT;
 use crate::error::{Error, Result};
 
 /// One statement and its parameters.
@@ -41,18 +43,32 @@ type Pending<'a> = Pin<Box<dyn Future<Output = Answer> + Send + 'a>>;
 /// Runs `begin`, the steps and `COMMIT` as one transaction in one round trip, and returns each step's rows.
 ///
 /// # Errors
-/// The first that occurred; then nothing was stored, except that an error of `COMMIT` itself means unknown.
+/// The first that occurred; then nothing was stored, except that an error of `COMMIT` itself, or no answer at all, means
+/// unknown.
 /// [`Kind::Unavailable`](crate::Kind::Unavailable) where trying again may help, else
 /// [`Kind::Internal`](crate::Kind::Internal).
 pub(crate) async fn run(conn: Object, begin: &str, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>> {
+    let mut loan = Loan { conn: Some(conn), whole: false };
+    let answered = timeout(ANSWER_TIMEOUT, on(&mut loan, begin, steps)).await;
+    if answered.is_err() {
+        // The server has gone quiet; nobody else shall wait for this connection.
+        loan.whole = false;
+    }
+    answered.map_err(Error::unavailable)?
+}
+
+async fn on(loan: &mut Loan, begin: &str, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>> {
+    let Loan { conn, whole } = loan;
+    let conn = conn.as_ref().expect("taken only on drop");
+    // Until BEGIN is queued there is nothing on the connection that could be cut.
+    *whole = true;
     let mut prepared = Vec::with_capacity(steps.len());
     for (sql, _) in steps {
         // Cached with the connection; these are the last awaits before BEGIN.
         prepared.push(conn.prepare_cached(sql).await.map_err(translate)?);
     }
-    let mut loan = Loan { conn: Some(conn), whole: false };
-    let Loan { conn, whole } = &mut loan;
-    let client: &Client = conn.as_ref().expect("taken only on drop");
+    *whole = false;
+    let client: &Client = conn;
 
     let mut queue: Vec<(Pending<'_>, Option<Answer>)> = Vec::with_capacity(steps.len() + 2);
     queue.push((Box::pin(async { client.batch_execute(begin).await.map(|()| Vec::new()) }), None));

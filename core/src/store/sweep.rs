@@ -73,13 +73,16 @@ pub struct Ended {
     pub code: Code,
 }
 
+/// The statistics are of quiet times when there is much to sweep. So no join here may look cheap by them: the head of a
+/// conversation is a subquery by index, and the update, whose rows `due` holds already, goes by primary key alone.
+///
 /// `$1` first and `$2` longest wait, `$3` queue age, in seconds; `$4` most attempts, `$5` batch.
 const SWEEP: &str = "
     with due as (
       select t.id from turns t
       where t.state in ('queued', 'running')
-        and not exists (select from turns e where e.conversation_id = t.conversation_id
-                        and e.state in ('queued', 'running') and e.seq < t.seq)
+        and t.id = (select e.id from turns e where e.conversation_id = t.conversation_id
+                    and e.state in ('queued', 'running') order by e.seq limit 1)
         and (t.state = 'queued' or t.lease_until < clock_timestamp())
         and t.hinted_at < clock_timestamp() - make_interval(secs => least($1::float8 * 2.0 ^ least(t.hints - 1, 30), $2::float8))
       order by t.hinted_at limit $5
@@ -88,7 +91,7 @@ const SWEEP: &str = "
     update turns t
     set hinted_at = clock_timestamp(), hints = t.hints + 1,
         waiting_since = coalesce(t.waiting_since, clock_timestamp())
-    from due where t.id = due.id and t.state in ('queued', 'running')
+    from due where t.id = due.id
     returning t.id, t.tenant_id, t.conversation_id, t.user_id,
       (t.state = 'running' and t.attempt >= $4)
       or coalesce(t.deadline < clock_timestamp(), false)

@@ -5,15 +5,15 @@
 
 use tokio_postgres::Row;
 
-use super::{LOCK, Scope, Store, column, moment, script::Step, word};
+use super::{LOCK, Scope, Store, column, moment, optional_code, script::Step, word};
 use crate::{
     config::Times,
-    conversation::{Status, TurnState},
+    conversation::{Status, Turn, TurnState},
     error::{Code, Result},
     event::ServerFrame,
     ids::{AgentId, ConversationId, MessageId, TenantId, TurnId, UserId},
     job::Job,
-    store::door::{Action, Seat},
+    store::door::Action,
     timestamp::Timestamp,
     token::Identity,
 };
@@ -85,6 +85,27 @@ pub struct Reply {
     pub seq: i64,
     /// When it was stored.
     pub created_at: Timestamp,
+}
+
+/// What came of asking a turn to stop.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stop {
+    /// It had only waited, and has ended. And the hint for the one behind it.
+    Stopped {
+        /// Wakes whoever runs the next turn.
+        next: Option<Box<Job>>,
+    },
+    /// A worker has it, and has been asked.
+    Asked,
+    /// It had ended before.
+    EndedBefore {
+        /// How.
+        turn: Turn,
+        /// The reply, where there is one.
+        reply: Option<MessageId>,
+    },
+    /// The conversation has no such turn.
+    NoSuchTurn,
 }
 
 /// How a turn ends without a reply.
@@ -183,12 +204,16 @@ const FINISH: &str = "
         and c.id = $1 and c.epoch = t.epoch and c.status = 'agent'
       returning t.id, t.tenant_id
     ), conv as (
-      update web_conversations w set last_seq = w.last_seq + 1, updated_at = now() from done
+      update web_conversations w set last_seq = w.last_seq + 1, updated_at = clock_timestamp() from done
       where w.id = $1 returning w.last_seq, w.epoch
     )
     insert into web_conversation_messages (id, conversation_id, tenant_id, seq, epoch, role, content, reply_to)
     select $4, $1, done.tenant_id, conv.last_seq, conv.epoch, 'assistant', $5, done.id from done, conv
     returning seq, created_at";
+
+const STORED: &str = "
+    select seq, created_at from web_conversation_messages
+    where conversation_id = $1 and id = $2 and tenant_id = app_tenant()";
 
 /// `$1` conversation, `$2` turn, `$3` attempt, `$4` state, `$5` code. Runs behind the lock. No row: not ours to end.
 const END: &str = "
@@ -210,7 +235,9 @@ const STOP: &str = "
     where conversation_id = $1 and id = $2 and state in ('queued', 'running') and tenant_id = app_tenant()
     returning state";
 
-const STATE: &str = "select state from turns where conversation_id = $1 and id = $2 and tenant_id = app_tenant()";
+const STATE: &str = "
+    select state, code, (select m.id from web_conversation_messages m where m.reply_to = turns.id) as reply
+    from turns where conversation_id = $1 and id = $2 and tenant_id = app_tenant()";
 
 impl Store {
     /// Claims the conversation's first unfinished turn, if it waits or was abandoned. In one round trip.
@@ -273,10 +300,18 @@ impl Store {
             (NEXT, &[&conversation]),
         ];
         let rows = self.run(Scope::Tenant(claim.tenant), &work).await?;
-        let stored = rows[1].first().map(|row| {
-            Ok::<_, crate::Error>(Reply { id: reply, seq: column(row, "seq")?, created_at: moment(row, "created_at")? })
-        });
-        Ok((stored.transpose()?, next(claim.tenant, conversation, &rows[2])?))
+        let stored = rows[1].first().map(|row| self::reply(row, reply)).transpose()?;
+        Ok((stored, next(claim.tenant, conversation, &rows[2])?))
+    }
+
+    /// The reply with this id, if an earlier call of [`Store::finish`] has stored it.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] if Postgres did not answer.
+    pub async fn stored(&self, claim: &Claim, reply: MessageId) -> Result<Option<Reply>> {
+        let work: [Step<'_>; 1] = [(STORED, &[&claim.conversation, &reply])];
+        let rows = self.run(Scope::Tenant(claim.tenant), &work).await?;
+        rows[0].first().map(|row| self::reply(row, reply)).transpose()
     }
 
     /// Ends a turn without a reply, if it is still ours; returns whether it was, and the hint for the next one.
@@ -295,17 +330,11 @@ impl Store {
         Ok((!rows[1].is_empty(), next(claim.tenant, conversation, &rows[2])?))
     }
 
-    /// Asks for a turn to be stopped. Returns its state: `stopped` if it had only waited, `running` if a worker has been
-    /// asked, or the end it had reached before. And the hint for the next turn, if this one gave way.
+    /// Asks for a turn to be stopped, and tells where it is now.
     ///
     /// # Errors
-    /// [`Code::NotFound`] where the conversation is absent or not theirs, or has no such turn.
-    pub async fn stop(
-        &self,
-        who: &Identity,
-        conversation: ConversationId,
-        turn: TurnId,
-    ) -> Result<(Seat, TurnState, Option<Job>)> {
+    /// [`Code::NotFound`] where the conversation is absent or not theirs.
+    pub async fn stop(&self, who: &Identity, conversation: ConversationId, turn: TurnId) -> Result<Stop> {
         let work: [Step<'_>; 4] = [
             (LOCK, &[&conversation]),
             (STOP, &[&conversation, &turn]),
@@ -313,10 +342,23 @@ impl Store {
             (NEXT, &[&conversation]),
         ];
         let (seat, rows) = self.in_conversation(who, conversation, Action::Write, &work).await?;
-        let row = rows[2].first().ok_or_else(|| crate::Error::new(Code::NotFound, "There is no such turn."))?;
-        let hint = if rows[1].is_empty() { None } else { next(seat.tenant(), conversation, &rows[3])? };
-        Ok((seat, word(row, "state")?, hint))
+        let Some(row) = rows[2].first() else { return Ok(Stop::NoSuchTurn) };
+        let state = word(row, "state")?;
+        Ok(match (rows[1].is_empty(), state) {
+            (false, TurnState::Stopped) => {
+                Stop::Stopped { next: next(seat.tenant(), conversation, &rows[3])?.map(Box::new) }
+            }
+            (false, _) => Stop::Asked,
+            (true, _) => {
+                let turn = Turn { id: turn, state, code: optional_code(row)? };
+                Stop::EndedBefore { turn, reply: column(row, "reply")? }
+            }
+        })
     }
+}
+
+fn reply(row: &Row, id: MessageId) -> Result<Reply> {
+    Ok(Reply { id, seq: column(row, "seq")?, created_at: moment(row, "created_at")? })
 }
 
 pub(super) fn next(tenant: TenantId, conversation: ConversationId, rows: &[Row]) -> Result<Option<Job>> {

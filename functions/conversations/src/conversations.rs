@@ -18,7 +18,7 @@ use serde::Deserialize;
 use tracing::warn;
 
 use crate::{
-    Api, BASE,
+    Api, BASE, HINT_TIMEOUT,
     error::Problem,
     extract::{Bearer, InPath, Json, Query},
 };
@@ -114,11 +114,14 @@ pub async fn reset(State(api): State<Api>, Bearer(who): Bearer, InPath(id): InPa
     });
     let news: Vec<_> =
         stopped.chain([ServerFrame::Reset { epoch: reset.epoch }]).map(|frame| (topic.clone(), frame)).collect();
-    if let Err(error) = api.publisher.publish_all(&news).await {
-        warn!(conversation.id = %id, ?error, "reset not published; sockets will find it in the store");
-    }
-    if let Err(error) = api.publisher.delete(&memory_short_key(seat.tenant(), reset.agent, seat.owner)).await {
-        warn!(conversation.id = %id, ?error, "memory not purged; its entries carry the old epoch");
+    let memory = memory_short_key(seat.tenant(), reset.agent, seat.owner);
+    let told = async {
+        let (published, purged) = tokio::join!(api.publisher.publish_all(&news), api.publisher.delete(&memory));
+        published.and(purged)
+    };
+    let told = tokio::time::timeout(HINT_TIMEOUT, told).await.unwrap_or_else(|late| Err(Error::unavailable(late)));
+    if let Err(error) = told {
+        warn!(conversation.id = %id, ?error, "reset not told; sockets find it in the store, memory by its epoch");
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -141,7 +144,8 @@ pub(crate) fn next(headers: &mut HeaderMap, url: &str) {
 fn place(text: &str) -> Result<Place> {
     let read = |text: &str| {
         let (micros, id) = text.split_once('.')?;
-        let updated_at = Timestamp::from_unix_micros(micros.parse().ok()?)?;
+        let micros = micros.parse().ok().filter(|micros| *micros >= 0)?;
+        let updated_at = Timestamp::from_unix_micros(micros)?;
         Some(Place { updated_at, id: id.parse::<ConversationId>().ok()? })
     };
     read(text).ok_or_else(|| Error::field("before", "is not a place that a Link header named"))

@@ -9,7 +9,7 @@ pub mod error;
 pub mod extract;
 pub mod messages;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -33,6 +33,9 @@ pub const BASE: &str = "/api/portal/chat";
 
 /// Connections an environment holds: Lambda gives it one request at a time.
 const POOL_SIZE: usize = 2;
+
+/// Longest wait for the two pipes to take their hints. Neither is needed for what was stored.
+const HINT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the handlers need. Cheap to clone.
 #[derive(Clone)]

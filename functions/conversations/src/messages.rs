@@ -1,7 +1,5 @@
 //! The messages of a conversation: a page of them, and one more.
 
-use std::time::Duration;
-
 use axum::{
     extract::State,
     response::{IntoResponse, Response},
@@ -13,7 +11,7 @@ use chat_core::{
     ids::{MessageId, TurnId},
     keys::webchat_response_key,
     store::{
-        door::Seat,
+        door::{Action, Seat},
         messages::{Accepted, Page, Position},
     },
     text::Text,
@@ -23,14 +21,11 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::{
-    Api, BASE,
+    Api, BASE, HINT_TIMEOUT,
     conversations::{next, page_size},
     error::Problem,
     extract::{Bearer, IdempotencyKey, InPath, Json, Query},
 };
-
-/// Longest wait for the two pipes to take their hints. Neither is needed for the message to be answered.
-const HINT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Text of one page at most, in bytes as they go out: well below the 6 MB that Lambda lets a function answer.
 /// Source: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
@@ -62,7 +57,7 @@ pub async fn page(
         (None, Some(after)) => Page::After(position("after", after)?),
         (Some(_), Some(_)) => return Err(Error::field("after", "cannot be combined with before").into()),
     };
-    let (_, mut messages, more) = api.store.messages(&who, id, page, limit).await?;
+    let (_, mut messages, more) = api.store.messages(&who, id, page, limit, Action::Read).await?;
     let more = trim(&mut messages, page) || more;
     let mut headers = HeaderMap::new();
     let onward = match page {
@@ -127,7 +122,8 @@ pub async fn send(
     let text = Text::parse(body.text, api.limits.text_chars)?;
     let (seat, accepted) = api.store.accept(&who, id, &text, Some(key), api.limits.queued_turns).await?;
     let sent = Sent { message_id: accepted.id, seq: accepted.seq, turn_id: accepted.id.into() };
-    if accepted.earlier.is_none() {
+    // Again for a repeat whose turn still waits: the first time may have ended before its hints were given.
+    if accepted.waits() {
         hint(&api, &seat, &accepted, text).await;
     }
     Ok((StatusCode::ACCEPTED, Json(sent)).into_response())

@@ -17,7 +17,9 @@ impl Orchestrator {
         let runs = event.records.iter().map(|record| async move {
             let run = AssertUnwindSafe(self.record(record)).catch_unwind();
             let outcome = run.await.unwrap_or_else(|_| Err(Error::internal("a record's run panicked")));
-            outcome.err().filter(|error| again(error, record)).map(|_| record.message_id.clone().unwrap_or_default())
+            let error = outcome.err()?;
+            report(&error, record);
+            Some(record.message_id.clone().unwrap_or_default())
         });
         let mut response = SqsBatchResponse::default();
         response.batch_item_failures = join_all(runs)
@@ -41,9 +43,9 @@ impl Orchestrator {
     }
 }
 
-/// Whether SQS shall deliver the record again. What can never succeed goes the same way: after
-/// `maxReceiveCount` it is in the dead-letter queue, where an operator finds it.
-fn again(error: &Error, record: &SqsMessage) -> bool {
+/// Says why SQS shall deliver the record again. What can never succeed goes the same way: after `maxReceiveCount` it is
+/// in the dead-letter queue, where an operator finds it.
+fn report(error: &Error, record: &SqsMessage) {
     let message_id = record.message_id.as_deref().unwrap_or_default();
     match error.kind() {
         Kind::Unavailable | Kind::Busy => warn!(message_id, ?error, "record comes back later"),
@@ -52,5 +54,4 @@ fn again(error: &Error, record: &SqsMessage) -> bool {
             error!(message_id, ?error, "record failed");
         }
     }
-    true
 }

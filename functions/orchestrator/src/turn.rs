@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use chat_core::{
-    Code, Result,
+    Code, Kind, Result,
     conversation::Status,
     ids::{ConversationId, MessageId, TenantId},
     job::Job,
-    store::turns::{Claim, End, Lease},
+    store::turns::{Claim, End, Lease, Reply},
+    text,
 };
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument, error, info, info_span, warn};
@@ -89,7 +90,8 @@ impl Orchestrator {
     async fn close(&self, claim: &Claim, outcome: Outcome) -> Result<Option<Job>> {
         match outcome {
             Outcome::Answer(text) => {
-                let (reply, next) = self.store.finish(claim, MessageId::new(), &text).await?;
+                let text = text::carried(&text);
+                let (reply, next) = self.finish(claim, &text).await?;
                 match reply {
                     Some(reply) => web::send_response(&self.publisher, claim, &reply, text).await,
                     None => info!("the reply came too late and was thrown away"),
@@ -110,6 +112,25 @@ impl Orchestrator {
         }
     }
 
+    /// Stores the reply, trying again while the lease may hold: it is paid for, and a connection that died while the
+    /// environment was frozen, or a commit whose answer was lost, is no reason to pay again. The id is ours, so that a
+    /// reply stored by an attempt we know nothing of is told from a refusal.
+    async fn finish(&self, claim: &Claim, text: &str) -> Result<(Option<Reply>, Option<Job>)> {
+        let (id, begun) = (MessageId::new(), Instant::now());
+        let mut again = false;
+        loop {
+            match self.store.finish(claim, id, text).await {
+                Ok((None, next)) if again => return Ok((self.store.stored(claim, id).await?, next)),
+                Err(error) if error.kind() == Kind::Unavailable && begun.elapsed() < self.times.lease => {
+                    warn!(?error, "reply not confirmed; trying again");
+                    again = true;
+                    sleep(AGAIN_AFTER).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// Wakes whoever runs the next turn. Waits a moment for the queue: the environment is frozen after we return.
     async fn hint(&self, next: Option<Job>) {
         let Some(job) = next else { return };
@@ -120,6 +141,9 @@ impl Orchestrator {
         }
     }
 }
+
+/// Pause before a reply is stored again.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// Longest wait for the queue to take a hint.
 const HINT_TIMEOUT: Duration = Duration::from_secs(5);

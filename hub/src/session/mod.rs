@@ -1,0 +1,224 @@
+//! One socket, from its first frame to its last, in one task.
+//!
+//! Joining leaves no hole: subscribe and wait for the confirmation, while the mailbox collects; read everything after
+//! what the client has seen; go live, passing over what was read already. From then on a frame with a `seq` is written
+//! only as the next one; where a number is missing, the store is read.
+
+mod news;
+mod says;
+
+use std::time::Duration;
+
+use axum::extract::ws::{Message as Frame, WebSocket};
+use chat_core::{
+    Kind,
+    bus::{News, Subscription},
+    event::ServerFrame,
+    ids::{ConversationId, SocketId, TurnId},
+    keys::webchat_response_key,
+    store::door::{Action, Seat},
+    timestamp::Timestamp,
+    token::{Identity, LEEWAY_SECONDS},
+};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tracing::debug;
+
+use crate::{
+    Hub,
+    close::Close,
+    fanout::Event,
+    handshake::{self, Entered},
+    held::Hold,
+    registry::{Place, Presence},
+    write,
+};
+
+/// Longest wait for Redis to confirm a subscription. After it the socket goes on, and looks again when it is confirmed.
+const SUBSCRIBE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Longest wait for a peer's answer to our close frame.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Pings in a row that may stay without any sign of life.
+const SILENT_PINGS: u32 = 2;
+
+/// The window over which sockets come back after this hub went away, in milliseconds.
+const RECONNECT_WINDOW_MS: u64 = 5_000;
+
+/// Serves a socket until it ends, and says goodbye.
+pub async fn serve(hub: Hub, mut socket: WebSocket, conversation: Option<ConversationId>, _place: Place) {
+    let joined = tokio::select! {
+        joined = Box::pin(join(&hub, &mut socket, conversation)) => joined,
+        () = hub.0.leaving.cancelled() => Err(Close::Restart),
+    };
+    let close = match joined {
+        Ok(mut session) => session.live(&mut socket).await,
+        Err(close) => close,
+    };
+    debug!(?close, "socket ends");
+    let goodbye = async {
+        if let Some(frame) = close.frame() {
+            socket.send(Frame::Close(Some(frame))).await.ok()?;
+        }
+        // Leaving with unread bytes would reset the connection and take the close frame along. And whoever has sent
+        // theirs gets its answer by this.
+        while socket.recv().await?.is_ok() {}
+        None::<()>
+    };
+    let _ = timeout(CLOSE_PATIENCE, goodbye).await;
+}
+
+/// A socket that was let in.
+struct Session {
+    hub: Hub,
+    id: SocketId,
+    identity: Identity,
+    /// When the token ends for good, by the monotonic clock.
+    expires: Instant,
+    seat: Seat,
+    presence: Presence,
+    subscription: Subscription<Event>,
+    hold: Hold,
+    /// Turns whose end this socket has not seen.
+    open: Vec<TurnId>,
+    /// The newest `seq` written to this socket.
+    last_seq: i64,
+    /// The epoch this socket shows.
+    epoch: i32,
+    ping: Interval,
+    silent_pings: u32,
+    bad_frames: u32,
+    /// When to look at the store again, after it could not be reached.
+    look_again: Option<Instant>,
+}
+
+/// Lets a socket in: authenticates, subscribes, sends what was missed, says `ready`.
+async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<ConversationId>) -> Result<Session, Close> {
+    let Entered { identity, seat, seen } = handshake::enter(hub, socket, conversation).await?;
+    let presence = hub.0.registry.enter(identity.user_id).map_err(|error| Close::from(&error))?;
+    let topic = webchat_response_key(seat.tenant(), seat.conversation);
+    let subscription = hub.0.subscriber.subscribe(topic, SUBSCRIBE_PATIENCE).await;
+    // Whatever happened before the confirmation is in the store now, and the rest comes to the mailbox.
+    let standing = hub.0.store.standing(&identity, seat.conversation).await;
+    let (seat, turns) = standing.map_err(|error| Close::of(&error))?;
+    let hold = hub.0.held.hold(&seat, subscription.topic().clone());
+
+    let period_ms = hub.0.limits.ping_ms;
+    // The first one somewhere in the first period, so that sockets that came together do not ask together.
+    let first = Instant::now() + Duration::from_millis(rand::random_range(period_ms / 2..=period_ms));
+    let mut ping = interval_at(first, Duration::from_millis(period_ms));
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut session = Session {
+        hub: hub.clone(),
+        id: SocketId::new(),
+        expires: expiry(&identity),
+        identity,
+        seat,
+        presence,
+        subscription,
+        hold,
+        open: Vec::new(),
+        last_seq: seat.last_seq,
+        epoch: seat.epoch,
+        ping,
+        silent_pings: 0,
+        bad_frames: 0,
+        look_again: None,
+    };
+    for (_, turn) in turns.iter().filter(|(_, turn)| !turn.state.ended()) {
+        session.begun(turn.id);
+    }
+    let resumed = match seen {
+        None => false,
+        Some((last_seq, epoch)) if seat.knows(last_seq, epoch) => {
+            session.last_seq = last_seq;
+            session.resume(socket, &turns).await?;
+            true
+        }
+        Some(_) => {
+            write::frame(socket, &ServerFrame::Reset { epoch: seat.epoch }).await?;
+            false
+        }
+    };
+    session.ready(socket, resumed).await?;
+    Ok(session)
+}
+
+impl Session {
+    /// Serves until the socket ends, and returns why.
+    async fn live(&mut self, socket: &mut WebSocket) -> Close {
+        loop {
+            let leaving = self.hub.0.leaving.clone();
+            let step = tokio::select! {
+                frame = socket.recv() => match frame {
+                    Some(Ok(frame)) => Box::pin(self.hear(socket, frame)).await,
+                    Some(Err(error)) => Err(error.into()),
+                    None => Err(Close::Gone),
+                },
+                news = self.subscription.next() => match news {
+                    Some(News::Event(event)) => self.relay(socket, event).await,
+                    Some(News::Gap) => Box::pin(self.repair(socket)).await,
+                    None => Err(Close::TooSlow),
+                },
+                _ = self.ping.tick() => self.check_life(socket).await,
+                () = sleep_until(self.look_again.unwrap_or(self.expires)), if self.look_again.is_some() => {
+                    Box::pin(self.repair(socket)).await
+                }
+                () = sleep_until(self.expires) => Err(Close::Unauthenticated),
+                () = leaving.cancelled() => {
+                    let delay_ms = rand::random_range(0..RECONNECT_WINDOW_MS);
+                    write::frame(socket, &ServerFrame::Reconnect { delay_ms }).await.and(Err(Close::Restart))
+                }
+            };
+            if let Err(close) = step {
+                return close;
+            }
+        }
+    }
+
+    /// Whoever was let in may have been put out since.
+    async fn still_in(&mut self) -> Result<(), Close> {
+        match self.hub.0.store.seat(&self.identity, self.seat.conversation, Action::Stay).await {
+            Ok(seat) => {
+                self.seat = seat;
+                Ok(())
+            }
+            Err(error) if error.kind() == Kind::Unavailable => Ok(()),
+            Err(error) => Err(Close::put_out(&error)),
+        }
+    }
+
+    async fn ready(&mut self, socket: &mut WebSocket, resumed: bool) -> Result<(), Close> {
+        let frame = ServerFrame::Ready {
+            conversation_id: self.seat.conversation,
+            last_seq: self.last_seq,
+            epoch: self.epoch,
+            resumed,
+            expires_at: self.identity.expires_at,
+            status: self.seat.status,
+        };
+        write::frame(socket, &frame).await
+    }
+
+    async fn check_life(&mut self, socket: &mut WebSocket) -> Result<(), Close> {
+        if self.silent_pings >= SILENT_PINGS {
+            return Err(Close::Gone);
+        }
+        self.silent_pings += 1;
+        write::message(socket, Frame::Ping(Vec::new().into())).await?;
+        self.still_in().await
+    }
+
+    fn publish(&self, frame: ServerFrame) {
+        self.hub.0.outbox.publish(self.subscription.topic().clone(), frame);
+    }
+}
+
+/// When a token ends for good: its end and the leeway, from now on by the monotonic clock.
+fn expiry(identity: &Identity) -> Instant {
+    let left = identity.expires_at.unix_micros() - Timestamp::now().unix_micros();
+    let left = left.saturating_add_unsigned(LEEWAY_SECONDS * 1_000_000);
+    // A token may hold for a century; the timer need not.
+    let left = Duration::from_micros(u64::try_from(left).unwrap_or(0)).min(Duration::from_secs(30 * 24 * 3_600));
+    Instant::now() + left
+}

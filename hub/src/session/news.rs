@@ -1,0 +1,173 @@
+//! What a socket is told of: what was published, and what the store has where something was missed.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::extract::ws::WebSocket;
+use chat_core::{
+    conversation::{Turn, TurnState},
+    event::ServerFrame,
+    ids::TurnId,
+    store::{
+        door::Action,
+        messages::{Page, Position},
+        turns::End,
+    },
+};
+use tokio::time::Instant;
+
+use super::Session;
+use crate::{close::Close, fanout::Event, write};
+
+/// Messages read at once when catching up.
+const CATCH_UP: i64 = 200;
+
+impl Session {
+    /// Something was published.
+    pub(super) async fn relay(&mut self, socket: &mut WebSocket, event: Arc<Event>) -> Result<(), Close> {
+        if event.via == Some(self.id) {
+            return Ok(());
+        }
+        if event.frame.conversation().is_some_and(|named| named != self.seat.conversation) {
+            return Ok(());
+        }
+        if let ServerFrame::Reset { epoch } = event.frame {
+            // The store says whether that is so, and tells this socket.
+            return if epoch > self.epoch { Box::pin(self.repair(socket)).await } else { Ok(()) };
+        }
+        if let Some(seq) = event.frame.seq() {
+            if seq > self.last_seq + 1 {
+                Box::pin(self.repair(socket)).await?;
+            }
+            if seq != self.last_seq + 1 {
+                // Written already, or not to be found in the store.
+                self.hold.heard(seq.min(self.last_seq));
+                return Ok(());
+            }
+            self.hold.heard(seq);
+            self.last_seq = seq;
+        }
+        self.note(&event.frame);
+        write::text(socket, event.text.clone()).await?;
+        // Whose conversation it is not may be here only while it waits for a person.
+        if matches!(event.frame, ServerFrame::Status { .. }) && self.seat.owner != self.identity.user_id {
+            return self.still_in().await;
+        }
+        Ok(())
+    }
+
+    /// Keeps count of the turns that this socket waits for.
+    fn note(&mut self, frame: &ServerFrame) {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the other frames begin and end nothing")]
+        match frame {
+            ServerFrame::Message { message } => match message.turn {
+                Some(turn) if !turn.state.ended() => self.begun(turn.id),
+                _ => {}
+            },
+            ServerFrame::Response { turn_id: Some(turn), .. } => self.ended(*turn),
+            ServerFrame::Turn { turn_id, state, .. } if state.ended() => self.ended(*turn_id),
+            _ => {}
+        }
+    }
+
+    pub(super) fn begun(&mut self, turn: TurnId) {
+        if !self.open.contains(&turn) {
+            self.open.push(turn);
+        }
+        self.hold.waits_for(self.open.len());
+    }
+
+    fn ended(&mut self, turn: TurnId) {
+        self.open.retain(|open| *open != turn);
+        self.hold.waits_for(self.open.len());
+    }
+
+    /// Sends what a client missed, and the ends that it may have missed of messages it had seen. What could have been
+    /// open when it left is among the newest turns.
+    pub(super) async fn resume(&mut self, socket: &mut WebSocket, turns: &[(i64, Turn)]) -> Result<(), Close> {
+        let seen = self.last_seq;
+        self.catch_up(socket, self.seat.last_seq).await?;
+        let missed = turns
+            .iter()
+            .rev()
+            .filter(|(seq, turn)| *seq <= seen && turn.state.ended() && turn.state != TurnState::Answered);
+        for (_, Turn { id, state, code }) in missed {
+            // Only the fact: it may be an old one, which nobody waits for any more.
+            let frame = ServerFrame::Turn { turn_id: *id, state: *state, code: *code, message_id: None };
+            write::frame(socket, &frame).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells how a turn ended, other than by its reply.
+    async fn tell_end(&mut self, socket: &mut WebSocket, turn: &Turn) -> Result<(), Close> {
+        let Turn { id, state, code } = *turn;
+        match (state, code) {
+            (TurnState::Failed, Some(code)) => {
+                for frame in End::Failed(code).frames(id) {
+                    write::frame(socket, &frame).await?;
+                }
+                Ok(())
+            }
+            _ => write::frame(socket, &ServerFrame::Turn { turn_id: id, state, code, message_id: None }).await,
+        }
+    }
+
+    /// Brings this socket to where the store is: after a gap, or when a number is missing. If the store cannot be
+    /// reached, a little later: closing would only bring the same question from elsewhere.
+    pub(super) async fn repair(&mut self, socket: &mut WebSocket) -> Result<(), Close> {
+        self.look_again = None;
+        let hub = self.hub.clone();
+        let turn_to_look = hub.0.repairs.acquire().await;
+        let looked = self.look(socket).await;
+        drop(turn_to_look);
+        if looked == Err(Close::Overloaded) {
+            self.look_again = Some(Instant::now() + Duration::from_millis(rand::random_range(500..2_000)));
+            return Ok(());
+        }
+        looked
+    }
+
+    async fn look(&mut self, socket: &mut WebSocket) -> Result<(), Close> {
+        let standing = self.hub.0.store.standing(&self.identity, self.seat.conversation).await;
+        let (seat, turns) = standing.map_err(|error| Close::put_out(&error))?;
+        self.seat = seat;
+        self.hold.heard_epoch(seat.epoch);
+        if seat.epoch > self.epoch {
+            self.epoch = seat.epoch;
+            self.open.clear();
+            write::frame(socket, &ServerFrame::Reset { epoch: seat.epoch }).await?;
+        }
+        self.catch_up(socket, seat.last_seq).await?;
+        self.hold.heard(seat.last_seq);
+        for open in std::mem::take(&mut self.open) {
+            match turns.iter().find(|(_, turn)| turn.id == open) {
+                Some((_, turn)) if !turn.state.ended() => self.open.push(open),
+                Some((_, turn)) if turn.state != TurnState::Answered => self.tell_end(socket, turn).await?,
+                Some(_) | None => {}
+            }
+        }
+        self.hold.waits_for(self.open.len());
+        Ok(())
+    }
+
+    /// Writes what is stored after `last_seq`, up to `until`. Numbers whose messages a reset has taken are passed over.
+    pub(super) async fn catch_up(&mut self, socket: &mut WebSocket, until: i64) -> Result<(), Close> {
+        let conversation = self.seat.conversation;
+        while self.last_seq < until {
+            let after = Page::After(Position::Seq(self.last_seq));
+            let page = self.hub.0.store.messages(&self.identity, conversation, after, CATCH_UP, Action::Stay).await;
+            let (_, messages, more) = page.map_err(|error| Close::put_out(&error))?;
+            let beyond = messages.last().is_some_and(|last| last.seq > until);
+            for message in messages.into_iter().take_while(|message| message.seq <= until) {
+                self.last_seq = message.seq;
+                let frame = message.into_frame(conversation);
+                self.note(&frame);
+                write::frame(socket, &frame).await?;
+            }
+            if !more || beyond {
+                self.last_seq = self.last_seq.max(until);
+            }
+        }
+        Ok(())
+    }
+}

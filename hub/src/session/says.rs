@@ -1,0 +1,180 @@
+//! What a client says on its socket: messages, stops, fresh tokens.
+
+use std::time::Duration;
+
+use axum::extract::ws::{Message as Frame, WebSocket};
+use chat_core::{
+    Code, Error, Kind,
+    conversation::{Origin, Turn},
+    event::{Auth, ClientFrame, ServerFrame},
+    ids::{ClientMessageId, TurnId},
+    store::{
+        door::Action,
+        messages::Earlier,
+        turns::{End, Stop},
+    },
+    text::Text,
+    token::Identity,
+};
+use tracing::{debug, error};
+
+use super::{Session, expiry};
+use crate::{close::Close, handshake, write};
+
+/// Frames in a row that may be unreadable.
+const BAD_FRAMES: u32 = 10;
+
+impl Session {
+    /// A frame of the client.
+    pub(super) async fn hear(&mut self, socket: &mut WebSocket, frame: Frame) -> Result<(), Close> {
+        self.silent_pings = 0;
+        let text = match frame {
+            Frame::Text(text) => text,
+            Frame::Binary(_) => return Err(Close::Binary),
+            Frame::Ping(_) | Frame::Pong(_) => return Ok(()),
+            Frame::Close(_) => return Err(Close::Gone),
+        };
+        let frame = match ClientFrame::parse(&text) {
+            Ok(frame) => frame,
+            Err(error) => return self.unreadable(socket, &error).await,
+        };
+        self.bad_frames = 0;
+        match frame {
+            ClientFrame::Message { text, client_message_id } => self.message(socket, text, client_message_id).await,
+            ClientFrame::Stop { turn_id } => self.stop(socket, turn_id).await,
+            ClientFrame::Auth(auth) => self.refresh(socket, &auth).await,
+            ClientFrame::Unknown => {
+                let error = Error::new(Code::UnknownFrame, "There is no frame of this type.");
+                write::frame(socket, &write::refusal(&error, None)).await
+            }
+        }
+    }
+
+    async fn unreadable(&mut self, socket: &mut WebSocket, error: &serde_json::Error) -> Result<(), Close> {
+        self.bad_frames += 1;
+        if self.bad_frames >= BAD_FRAMES {
+            return Err(Close::BadFrames);
+        }
+        let error = Error::new(Code::BadFrame, format!("This frame cannot be read: {error}"));
+        write::frame(socket, &write::refusal(&error, None)).await
+    }
+
+    /// A message: `typing` at once, then stored, then `accepted`; the two hints go out in between.
+    async fn message(
+        &mut self,
+        socket: &mut WebSocket,
+        text: String,
+        client_message_id: Option<ClientMessageId>,
+    ) -> Result<(), Close> {
+        if let Err(wait) = self.presence.send() {
+            return write::frame(socket, &write::retry(&too_fast(), client_message_id, wait)).await;
+        }
+        let limits = self.hub.0.limits;
+        let text = match Text::parse(text, limits.text_chars) {
+            Ok(text) => text,
+            Err(error) => return write::frame(socket, &write::refusal(&error, client_message_id)).await,
+        };
+        let conversation = self.seat.conversation;
+        let typing = |via| ServerFrame::Typing { conversation_id: conversation, origin: Origin::Agent, via };
+        write::frame(socket, &typing(None)).await?;
+
+        let stored =
+            self.hub.0.store.accept(&self.identity, conversation, &text, client_message_id, limits.queued_turns).await;
+        let (seat, accepted) = match stored {
+            Ok(stored) => stored,
+            Err(error) => match error.kind() {
+                Kind::NotFound | Kind::Forbidden | Kind::Unauthenticated => return Err(Close::put_out(&error)),
+                Kind::Busy | Kind::Unavailable | Kind::Internal | Kind::Invalid | Kind::Conflict => {
+                    if error.kind() == Kind::Internal {
+                        error!(conversation.id = %conversation, ?error, "message not stored");
+                    } else {
+                        debug!(conversation.id = %conversation, ?error, "message not accepted");
+                    }
+                    return write::frame(socket, &write::retry(&error, client_message_id, Duration::from_secs(1)))
+                        .await;
+                }
+            },
+        };
+        self.seat = seat;
+        let turn_id = TurnId::from(accepted.id);
+        let answer = ServerFrame::Accepted {
+            message_id: accepted.id,
+            seq: accepted.seq,
+            turn_id,
+            client_message_id,
+            duplicate: accepted.earlier.is_some(),
+        };
+        if accepted.waits() {
+            // Again for a repeat whose turn still waits: the first time may have ended before its hints were given.
+            self.hub.0.dispatcher.hint(accepted.job(&seat));
+            self.publish(typing(Some(self.id)));
+            self.publish(ServerFrame::Message { message: accepted.message(&seat, text) });
+        }
+        if accepted.seq > self.last_seq + 1 {
+            self.catch_up(socket, accepted.seq - 1).await?;
+        }
+        self.last_seq = self.last_seq.max(accepted.seq);
+        write::frame(socket, &answer).await?;
+        match accepted.earlier {
+            None => {
+                self.begun(turn_id);
+                Ok(())
+            }
+            Some(Earlier { turn: Turn { id, state, code }, reply }) => {
+                if !state.ended() {
+                    self.begun(id);
+                }
+                write::frame(socket, &ServerFrame::Turn { turn_id: id, state, code, message_id: reply }).await
+            }
+        }
+    }
+
+    /// Ends a turn that waits, or asks its worker to. The conversation's sockets hear of it over the bus.
+    async fn stop(&mut self, socket: &mut WebSocket, turn_id: TurnId) -> Result<(), Close> {
+        if let Err(wait) = self.presence.send() {
+            return write::frame(socket, &write::retry(&too_fast(), None, wait)).await;
+        }
+        match self.hub.0.store.stop(&self.identity, self.seat.conversation, turn_id).await {
+            Ok(Stop::Asked) => Ok(()),
+            Ok(Stop::Stopped { next }) => {
+                End::Stopped.frames(turn_id).into_iter().for_each(|frame| self.publish(frame));
+                next.into_iter().for_each(|job| self.hub.0.dispatcher.hint(*job));
+                Ok(())
+            }
+            Ok(Stop::EndedBefore { turn: Turn { id, state, code }, reply }) => {
+                write::frame(socket, &ServerFrame::Turn { turn_id: id, state, code, message_id: reply }).await
+            }
+            Ok(Stop::NoSuchTurn) => {
+                let error = Error::new(Code::NotFound, "There is no such turn.");
+                write::frame(socket, &write::about_turn(&error, turn_id)).await
+            }
+            Err(error) if error.kind() == Kind::Unavailable => {
+                write::frame(socket, &write::about_turn(&error, turn_id)).await
+            }
+            Err(error) => Err(Close::put_out(&error)),
+        }
+    }
+
+    /// A fresh token for the same person.
+    async fn refresh(&mut self, socket: &mut WebSocket, auth: &Auth) -> Result<(), Close> {
+        if let Err(wait) = self.presence.send() {
+            return write::frame(socket, &write::retry(&too_fast(), None, wait)).await;
+        }
+        let identity = self.hub.identify(auth)?;
+        if identity.user_id != self.identity.user_id {
+            return Err(Close::Forbidden);
+        }
+        let seat = self.hub.0.store.seat(&identity, self.seat.conversation, Action::Stay).await;
+        let seat = seat.map_err(|error| Close::put_out(&error))?;
+        handshake::agree(auth, &seat)?;
+        self.expires = expiry(&identity);
+        self.identity = Identity { role_hint: Some(seat.member.caller.role), ..identity };
+        self.seat = seat;
+        // Everything that is written to this socket comes in order; nothing was missed, nothing is replayed.
+        self.ready(socket, false).await
+    }
+}
+
+fn too_fast() -> Error {
+    Error::new(Code::RateLimited, "Too much at once; wait a moment.")
+}
