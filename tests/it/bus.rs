@@ -13,6 +13,7 @@ use harness::{
     app::{self, App, until},
     clients::PATIENCE,
     services::{Options, Services},
+    wire::Wire,
 };
 use serde_json::json;
 use tokio::time::timeout;
@@ -64,6 +65,23 @@ async fn what_is_published_after_the_confirmation_is_heard_by_every_listener() {
         publisher.publish(&topic, &ServerFrame::Reset { epoch: -1 }).await.unwrap();
         assert_eq!(event(&mut two).await.as_deref(), Some(&-1), "the last listener still hears");
     }
+}
+
+#[tokio::test]
+async fn a_subscription_waits_for_its_confirmation_and_tells_a_gap_when_that_is_late() {
+    let own = app::services().await.unwrap();
+    let wire = Wire::before(([127, 0, 0, 1], own.redis.port()).into()).await.unwrap();
+    let subscriber = connected(&Redis { url: Secret::from(format!("redis://{}", wire.address)) }).await;
+    drop(subscriber.subscribe(topic(), PATIENCE).await);
+    wire.hold(true);
+    let waits = timeout(Duration::from_millis(300), subscriber.subscribe(topic(), PATIENCE)).await;
+    assert!(waits.is_err(), "nothing confirmed it");
+    let mut late = subscriber.subscribe(topic(), Duration::from_millis(100)).await;
+    wire.hold(false);
+    assert!(
+        matches!(timeout(PATIENCE, late.next()).await.unwrap(), Some(News::Gap)),
+        "whoever read too early reads again"
+    );
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! A TCP proxy that counts the round trips on a connection: how often the client spoke after it had been answered.
+//! A TCP proxy that counts the round trips on a connection: how often the client spoke after it had been answered. And
+//! can hold back what the client says.
 
 use std::{
     net::SocketAddr,
@@ -14,6 +15,7 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
+    sync::watch,
 };
 
 /// A proxy in front of one server.
@@ -21,6 +23,7 @@ pub struct Wire {
     /// Where to connect instead.
     pub address: SocketAddr,
     trips: Arc<AtomicUsize>,
+    held: watch::Sender<bool>,
 }
 
 impl Wire {
@@ -33,6 +36,8 @@ impl Wire {
         let address = listener.local_addr()?;
         let trips = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&trips);
+        let (held, holding) = watch::channel(false);
+        let never = watch::channel(false).1;
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(server) = TcpStream::connect(server).await else { continue };
@@ -44,15 +49,24 @@ impl Wire {
                 let answered = Arc::new(AtomicBool::new(true));
                 let (speaks, answers) = (Arc::clone(&answered), answered);
                 let counted = Arc::clone(&counted);
-                tokio::spawn(pass(from_client, to_server, move || {
+                let holding = holding.clone();
+                tokio::spawn(pass(from_client, to_server, holding, move || {
                     if speaks.swap(false, Ordering::SeqCst) {
                         counted.fetch_add(1, Ordering::SeqCst);
                     }
                 }));
-                tokio::spawn(pass(from_server, to_client, move || answers.store(true, Ordering::SeqCst)));
+                tokio::spawn(pass(from_server, to_client, never.clone(), move || {
+                    answers.store(true, Ordering::SeqCst)
+                }));
             }
         });
-        Ok(Self { address, trips })
+        Ok(Self { address, trips, held })
+    }
+
+    /// Keeps what clients say from the server, or lets it pass again.
+    pub fn hold(&self, held: bool) {
+        // Without connections nobody needs to know.
+        self.held.send_replace(held);
     }
 
     /// Round trips since the start, on all connections.
@@ -62,10 +76,13 @@ impl Wire {
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, seen: impl Fn()) {
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut holding: watch::Receiver<bool>, seen: impl Fn()) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
         seen();
+        if *holding.borrow() && holding.wait_for(|held| !held).await.is_err() {
+            return;
+        }
         if to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
