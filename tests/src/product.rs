@@ -72,6 +72,7 @@ pub struct Product {
     pub orchestrator: Orchestrator,
     /// The hints it sends.
     pub queue: Arc<dyn Queue>,
+    store: Store,
     stop: CancellationToken,
     server: JoinHandle<std::io::Result<()>>,
     pump: JoinHandle<()>,
@@ -119,7 +120,7 @@ impl Product {
             times: setting.times,
         })?;
         let api = Api {
-            store,
+            store: store.clone(),
             queue: Arc::clone(&queue),
             publisher,
             verifier: Arc::new(Verifier::new(&setting.token)),
@@ -128,7 +129,7 @@ impl Product {
         let router = hub::router(hub.clone()).merge(conversations::router(api));
         let server = tokio::spawn(hub.serve(listener, router, stop.clone().cancelled_owned()));
         let pump = tokio::spawn(pump::run(source, orchestrator.clone(), stop.clone()));
-        Ok(Self { address, orchestrator, queue, stop, server, pump })
+        Ok(Self { address, orchestrator, queue, store, stop, server, pump })
     }
 
     /// Where REST is.
@@ -167,6 +168,8 @@ impl Product {
         self.stop.cancel();
         (&mut self.server).await??;
         (&mut self.pump).await?;
+        self.store.close();
+        self.orchestrator.store.close();
         Ok(())
     }
 }

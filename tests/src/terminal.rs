@@ -42,7 +42,7 @@ pub async fn chat(
     }
 
     let mut lines = lines.lines();
-    let (mut open, mut more) = (0_usize, true);
+    let (mut open, mut more, mut refused) = (0_usize, true, 0_usize);
     while more || open > 0 {
         tokio::select! {
             line = lines.next_line(), if more => match line? {
@@ -60,9 +60,13 @@ pub async fn chat(
                     Err(error) if error.to_string() == "no frame came" => continue,
                     Err(error) => return Err(error),
                 };
+                refused += usize::from(frame["type"] == "error");
                 open -= usize::from(show(&frame, &agent.name, out)? && open > 0);
             }
         }
+    }
+    if refused > 0 {
+        bail!("{refused} of the messages got no answer");
     }
     Ok(())
 }

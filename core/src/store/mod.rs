@@ -96,6 +96,11 @@ impl Store {
         Ok(store)
     }
 
+    /// Lets go of all connections; whoever still asks is told that we are not available.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+
     /// Answers if Postgres does.
     ///
     /// # Errors
