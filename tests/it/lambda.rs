@@ -129,8 +129,11 @@ fn problem(answer: &Answer, status: u16, code: &str) {
 #[tokio::test]
 async fn the_orchestrator_function_runs_as_lambda_runs_it() {
     // Nothing listens at this product's queue, so nobody but the function runs a turn.
-    let away =
-        SqsAddress { endpoint: "http://127.0.0.1:1".to_owned(), queue_url: "http://127.0.0.1:1/0/away".to_owned() };
+    let away = SqsAddress {
+        endpoint: "http://127.0.0.1:1".to_owned(),
+        queue_url: "http://127.0.0.1:1/0/away".to_owned(),
+        dead_letters_url: "http://127.0.0.1:1/0/dead".to_owned(),
+    };
     let app = App::with(|setting| setting.queue = QueueKind::Sqs(away)).await.unwrap();
     let queue = queue("orchestrator-function").await;
     let function = function("orchestrator", &app, &queue).await;

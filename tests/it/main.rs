@@ -3,6 +3,7 @@
 
 mod bus;
 mod chat;
+mod dead_letters;
 mod edges;
 mod faults;
 mod identity;

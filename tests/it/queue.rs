@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 /// One server for these tests, started by the first.
 static SERVICES: Mutex<Option<Services>> = Mutex::const_new(None);
 
-async fn endpoint() -> String {
+pub(crate) async fn endpoint() -> String {
     let mut services = SERVICES.lock().await;
     let running = match services.take() {
         Some(running) => running,

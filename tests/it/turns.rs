@@ -82,6 +82,7 @@ pub(crate) fn silent() -> QueueKind {
     QueueKind::Sqs(harness::product::SqsAddress {
         endpoint: "http://127.0.0.1:9".to_owned(),
         queue_url: "http://127.0.0.1:9/queue".to_owned(),
+        dead_letters_url: "http://127.0.0.1:9/dead".to_owned(),
     })
 }
 

@@ -41,7 +41,7 @@ use crate::clients::{Answer, PATIENCE};
 const MAX_ANSWER_BYTES: usize = 6 * 1024 * 1024;
 
 /// The functions of the workspace, by the names of their binaries.
-const FUNCTIONS: &[&str] = &["conversations", "orchestrator"];
+const FUNCTIONS: &[&str] = &["conversations", "dead_letters", "orchestrator"];
 
 /// A function that runs, alone in its environment. Dropping it kills the process.
 pub struct Lambda {

@@ -8,17 +8,21 @@ use chat_core::{
     bus::Publisher,
     config::{self, Limits, Secret, Times},
     queue::{Local, Mischief, Queue, Sqs},
-    store::Store,
+    store::{Store, sweep::Pace},
     token::Verifier,
 };
 use conversations::Api;
+use dead_letters::DeadLetters;
 use hub::{Hub, Parts};
 use orchestrator::{Orchestrator, model::Model};
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{app, pump};
+use crate::{
+    app,
+    pump::{self, Functions},
+};
 
 /// Hints that the in-process queue holds; what does not fit is left to the sweep.
 const LOCAL_QUEUE: usize = 65_536;
@@ -62,6 +66,8 @@ pub struct SqsAddress {
     pub endpoint: String,
     /// The queue on it.
     pub queue_url: String,
+    /// Where its records go that fail too often.
+    pub dead_letters_url: String,
 }
 
 /// A running product.
@@ -70,6 +76,8 @@ pub struct Product {
     pub address: SocketAddr,
     /// The orchestrator, for a test that plays the queue itself.
     pub orchestrator: Orchestrator,
+    /// What the queue's dead letters wake.
+    pub dead_letters: DeadLetters,
     /// The hints it sends.
     pub queue: Arc<dyn Queue>,
     store: Store,
@@ -98,7 +106,7 @@ impl Product {
             QueueKind::Sqs(address) => {
                 let client = sqs_client(&address.endpoint);
                 let queue = Sqs::new(client.clone(), address.queue_url.clone());
-                (Arc::new(queue), pump::Source::Sqs(client, address.queue_url.clone()))
+                (Arc::new(queue), pump::Source::Sqs(client, address.clone()))
             }
         };
         let store = Store::connect(&database).await?;
@@ -108,6 +116,12 @@ impl Product {
             publisher: publisher.clone(),
             model: Arc::clone(&setting.model),
             times: setting.times,
+        };
+        let dead_letters = DeadLetters {
+            store: orchestrator.store.clone(),
+            queue: Arc::clone(&queue),
+            publisher: publisher.clone(),
+            pace: Pace::new(&setting.times),
         };
         let hub = Hub::start(Parts {
             store: store.clone(),
@@ -128,8 +142,9 @@ impl Product {
         };
         let router = hub::router(hub.clone()).merge(conversations::router(api));
         let server = tokio::spawn(hub.serve(listener, router, stop.clone().cancelled_owned()));
-        let pump = tokio::spawn(pump::run(source, orchestrator.clone(), stop.clone()));
-        Ok(Self { address, orchestrator, queue, store, stop, server, pump })
+        let functions = Functions { orchestrator: orchestrator.clone(), dead_letters: dead_letters.clone() };
+        let pump = tokio::spawn(pump::run(source, functions, stop.clone()));
+        Ok(Self { address, orchestrator, dead_letters, queue, store, stop, server, pump })
     }
 
     /// Where REST is.

@@ -1,11 +1,13 @@
-//! Plays Lambda's event source for SQS: receives, calls the handler, deletes what did not fail.
+//! Plays Lambda's event sources for SQS: receives, calls the handler, deletes what did not fail. What fails too often goes
+//! to the dead-letter function.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use aws_lambda_events::sqs::{SqsEvent, SqsMessage};
+use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use aws_sdk_sqs::{Client, types::QueueAttributeName};
 use chat_core::queue::{Delivery, Inbox};
+use dead_letters::DeadLetters;
 use orchestrator::Orchestrator;
 use serde_json::json;
 use tokio::{sync::mpsc, task::JoinSet, time::sleep};
@@ -30,20 +32,41 @@ const HIDDEN: Duration = Duration::from_secs(1);
 pub enum Source {
     /// The in-process queue.
     Local(Inbox),
-    /// An SQS-compatible server, and the queue's URL.
-    Sqs(Client, String),
+    /// An SQS-compatible server, and the queue on it.
+    Sqs(Client, SqsAddress),
+}
+
+/// What the two queues wake.
+#[derive(Clone)]
+pub struct Functions {
+    /// For hints.
+    pub orchestrator: Orchestrator,
+    /// For hints that failed too often.
+    pub dead_letters: DeadLetters,
 }
 
 /// Runs until `stop`, then waits for the calls under way.
-pub async fn run(source: Source, orchestrator: Orchestrator, stop: CancellationToken) {
+pub async fn run(source: Source, functions: Functions, stop: CancellationToken) {
     match source {
-        Source::Local(inbox) => local(inbox, orchestrator, stop).await,
-        Source::Sqs(client, url) => sqs(client, url, orchestrator, stop).await,
+        Source::Local(inbox) => local(inbox, functions, stop).await,
+        Source::Sqs(client, address) => {
+            let Functions { orchestrator, dead_letters } = functions;
+            let (dead_client, dead_url) = (client.clone(), address.dead_letters_url.clone());
+            let hints = sqs(client, address.queue_url, stop.clone(), move |event| {
+                let orchestrator = orchestrator.clone();
+                async move { orchestrator.handle(event).await }
+            });
+            let dead = sqs(dead_client, dead_url, stop, move |event| {
+                let dead_letters = dead_letters.clone();
+                async move { dead_letters.handle(event).await }
+            });
+            tokio::join!(hints, dead);
+        }
     }
 }
 
 #[expect(clippy::disallowed_methods, reason = "plays the visibility timeout")]
-async fn local(mut inbox: Inbox, orchestrator: Orchestrator, stop: CancellationToken) {
+async fn local(mut inbox: Inbox, functions: Functions, stop: CancellationToken) {
     let mut calls = JoinSet::new();
     let (failed, mut failures) = mpsc::unbounded_channel::<Delivery>();
     loop {
@@ -63,10 +86,10 @@ async fn local(mut inbox: Inbox, orchestrator: Orchestrator, stop: CancellationT
                 None => break,
             },
         };
-        let (orchestrator, failed) = (orchestrator.clone(), failed.clone());
+        let (functions, failed) = (functions.clone(), failed.clone());
         calls.spawn(async move {
             let records = batch.iter().map(|delivery| record(&delivery.id, &delivery.body)).collect();
-            let response = orchestrator.handle(event(records)).await;
+            let response = functions.orchestrator.handle(event(records)).await;
             let back: Vec<_> = batch
                 .into_iter()
                 .filter(|delivery| response.batch_item_failures.iter().any(|f| f.item_identifier == delivery.id))
@@ -77,7 +100,10 @@ async fn local(mut inbox: Inbox, orchestrator: Orchestrator, stop: CancellationT
             sleep(HIDDEN).await;
             for delivery in back {
                 if delivery.count >= MAX_RECEIVES {
-                    warn!(message_id = delivery.id, "a record failed too often and was dropped");
+                    let dead = event(vec![record(&delivery.id, &delivery.body)]);
+                    if !functions.dead_letters.handle(dead).await.batch_item_failures.is_empty() {
+                        warn!(message_id = delivery.id, "a dead letter was dropped; the sweep finds its turn");
+                    }
                 } else {
                     // The receiver lives as long as this loop.
                     let _ = failed.send(delivery);
@@ -89,7 +115,12 @@ async fn local(mut inbox: Inbox, orchestrator: Orchestrator, stop: CancellationT
 }
 
 #[expect(clippy::disallowed_methods, reason = "backs off as the event source does")]
-async fn sqs(client: Client, url: String, orchestrator: Orchestrator, stop: CancellationToken) {
+async fn sqs<F: Future<Output = SqsBatchResponse> + Send + 'static>(
+    client: Client,
+    url: String,
+    stop: CancellationToken,
+    handle: impl Fn(SqsEvent) -> F,
+) {
     let mut calls = JoinSet::new();
     loop {
         while calls.try_join_next().is_some() {}
@@ -112,13 +143,13 @@ async fn sqs(client: Client, url: String, orchestrator: Orchestrator, stop: Canc
         if messages.is_empty() {
             continue;
         }
-        let (client, url, orchestrator) = (client.clone(), url.clone(), orchestrator.clone());
+        let records = messages
+            .iter()
+            .map(|message| record(message.message_id().unwrap_or_default(), message.body().unwrap_or_default()))
+            .collect();
+        let (client, url, call) = (client.clone(), url.clone(), handle(event(records)));
         calls.spawn(async move {
-            let records = messages
-                .iter()
-                .map(|message| record(message.message_id().unwrap_or_default(), message.body().unwrap_or_default()))
-                .collect();
-            let response = orchestrator.handle(event(records)).await;
+            let response = call.await;
             for message in messages {
                 let failed = |id: &str| response.batch_item_failures.iter().any(|f| f.item_identifier == id);
                 if failed(message.message_id().unwrap_or_default()) {
@@ -151,7 +182,7 @@ pub async fn create_queue(endpoint: &str, name: &str) -> Result<SqsAddress> {
         .attributes(QueueAttributeName::VisibilityTimeout, "240")
         .attributes(QueueAttributeName::RedrivePolicy, redrive);
     let queue_url = queue.send().await?.queue_url.context("the queue has no URL")?;
-    Ok(SqsAddress { endpoint: endpoint.to_owned(), queue_url })
+    Ok(SqsAddress { endpoint: endpoint.to_owned(), queue_url, dead_letters_url: dead_url.to_owned() })
 }
 
 /// The event that Lambda would send.

@@ -6,9 +6,11 @@
 //! - through a [`door`]: on behalf of a person; the door's own statement, first in the same transaction, finds out
 //!   whether they may enter and sets the tenant. Where it stays shut there is no tenant, hence no row;
 //! - [`Scope::Tenant`]: on behalf of a turn, whose tenant the queue named;
-//! - [`Scope::Sweep`]: to look for turns left lying, in all tenants, and nothing else.
+//! - [`Scope::Sweep`]: to look for turns left lying, in all tenants, and nothing else;
+//! - [`Scope::Nobody`]: to add what belongs to no tenant.
 
 pub mod conversations;
+pub mod dead_letters;
 pub mod door;
 pub mod messages;
 #[cfg(feature = "migrate")]
@@ -50,6 +52,8 @@ pub(crate) enum Scope {
     Tenant(TenantId),
     /// Every tenant's open turns.
     Sweep,
+    /// No row at all; for what can only be added.
+    Nobody,
 }
 
 impl Scope {
@@ -59,6 +63,7 @@ impl Scope {
             Self::Person(user) => format!("begin; set local app.\"current_user\" = '{user}'"),
             Self::Tenant(tenant) => format!("begin; set local app.current_tenant = '{tenant}'"),
             Self::Sweep => "begin; set local role chat_sweep".to_owned(),
+            Self::Nobody => "begin".to_owned(),
         }
     }
 }

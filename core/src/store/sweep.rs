@@ -52,12 +52,15 @@ pub struct Found {
     pub spent: Vec<Spent>,
 }
 
-/// A turn past its attempts or its time.
+/// A turn that may be past its attempts or its time; [`Store::bury`] finds out.
 #[derive(Debug, Clone, Copy)]
 pub struct Spent {
-    tenant: TenantId,
-    conversation: ConversationId,
-    turn: TurnId,
+    /// The company.
+    pub tenant: TenantId,
+    /// The conversation.
+    pub conversation: ConversationId,
+    /// The turn.
+    pub turn: TurnId,
 }
 
 /// A turn that was ended because nobody else would.

@@ -1,0 +1,139 @@
+//! What the queue gave up on: a record that was received too often without being deleted.
+//!
+//! Mostly such a record is a hint whose turn is fine, or whose turn the sweep will look after; then there is nothing to
+//! do. A turn that nobody can run any more is ended, and its user told. What cannot be read or routed is kept in the
+//! table `dead_letters`, where an operator finds it, and counted in the log.
+
+use std::sync::Arc;
+
+use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
+use chat_core::{
+    Kind, Result,
+    bus::Publisher,
+    config::{self, Env, Times},
+    ids::{ConversationId, TenantId, TurnId},
+    job::Job,
+    keys::webchat_response_key,
+    message::ChannelType,
+    queue::{Queue, Sqs},
+    store::{
+        Store,
+        sweep::{Pace, Spent},
+        turns::End,
+    },
+};
+use futures::future::join_all;
+use tracing::{error, info, warn};
+
+/// Connections an environment holds.
+const POOL_SIZE: usize = 2;
+
+/// What every record needs. Cheap to clone.
+#[derive(Clone)]
+pub struct DeadLetters {
+    /// The facts.
+    pub store: Store,
+    /// Hints of work, for the turn that waits behind one that is ended.
+    pub queue: Arc<dyn Queue>,
+    /// Hints of news.
+    pub publisher: Publisher,
+    /// When a turn counts as spent.
+    pub pace: Pace,
+}
+
+impl DeadLetters {
+    /// Builds it from the environment and connects.
+    ///
+    /// # Errors
+    /// The settings that are missing or malformed, by name; or why a backing service cannot be reached.
+    pub async fn from_env() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let mut env = Env::new(&config::process);
+        let database = config::Database::read(&mut env, POOL_SIZE);
+        let redis = config::Redis::read(&mut env);
+        let queue = config::Queue::read(&mut env);
+        let times = Times::read(&mut env);
+        let (database, redis, queue, times) = env.finish((database, redis, queue, times))?;
+        Ok(Self {
+            store: Store::connect(&database).await?,
+            queue: Arc::new(Sqs::connect(&queue).await),
+            publisher: Publisher::new(&redis)?,
+            pace: Pace::new(&times),
+        })
+    }
+
+    /// Sees to the records side by side, and names those that shall come again because Postgres did not answer.
+    pub async fn handle(&self, event: SqsEvent) -> SqsBatchResponse {
+        let seen = event.records.iter().map(|record| async move {
+            let id = record.message_id.clone().unwrap_or_default();
+            match self.record(record).await {
+                Ok(()) => None,
+                Err(error) if error.kind() == Kind::Unavailable => {
+                    warn!(message_id = id, ?error, "dead letter comes back later");
+                    Some(id)
+                }
+                Err(error) => {
+                    error!(message_id = id, ?error, "dead letter could not be seen to");
+                    Some(id)
+                }
+            }
+        });
+        let mut response = SqsBatchResponse::default();
+        response.batch_item_failures = join_all(seen)
+            .await
+            .into_iter()
+            .flatten()
+            .map(|id| {
+                let mut failure = BatchItemFailure::default();
+                failure.item_identifier = id;
+                failure
+            })
+            .collect();
+        response
+    }
+
+    async fn record(&self, record: &SqsMessage) -> Result<()> {
+        let body = record.body.as_deref().unwrap_or_default();
+        match turn_of(body) {
+            Ok((tenant, conversation, turn)) => self.turn(Spent { tenant, conversation, turn }).await,
+            Err(reason) => {
+                let message_id = record.message_id.as_deref().unwrap_or_default();
+                warn!(message_id, reason, malformed = 1, "a dead letter is kept");
+                self.store.keep_dead_letter(message_id, body, &reason).await
+            }
+        }
+    }
+
+    /// Ends the turn if nobody has it and nobody may; else leaves it to the sweep.
+    async fn turn(&self, turn: Spent) -> Result<()> {
+        let (ended, next) = self.store.bury(turn, &self.pace).await?;
+        let Some(ended) = ended else {
+            info!(turn.id = %turn.turn, "a dead letter whose turn has ended, or can still run");
+            return Ok(());
+        };
+        warn!(turn.id = %ended.turn, code = %ended.code, "a turn was given up");
+        let topic = webchat_response_key(ended.tenant, ended.conversation);
+        let news: Vec<_> =
+            End::Failed(ended.code).frames(ended.turn).into_iter().map(|frame| (topic.clone(), frame)).collect();
+        if let Err(error) = self.publisher.publish_all(&news).await {
+            warn!(turn.id = %ended.turn, ?error, "not published; sockets will find it in the store");
+        }
+        if let Some(job) = next
+            && let Err(error) = self.queue.send(&[job]).await
+        {
+            warn!(?error, "next turn's hint not sent; the sweep will find it");
+        }
+        Ok(())
+    }
+}
+
+/// The turn that a body is about, or why nobody can tell.
+fn turn_of(body: &str) -> Result<(TenantId, ConversationId, TurnId), String> {
+    let job = Job::parse(body).map_err(|error| error.public().to_owned())?;
+    if job.message.channel != ChannelType::Web {
+        return Err(format!("channel: {} has no turns", job.message.channel));
+    }
+    let tenant = job.message.tenant_id.ok_or("tenant_id: is missing")?;
+    let conversation = job.extras.conversation_id.ok_or("conversation_id: is missing")?;
+    let turn = job.message.id.parse().map_err(|error| format!("id: {error}"))?;
+    Ok((tenant, conversation, turn))
+}
