@@ -21,6 +21,8 @@ pub mod text;
 pub mod timestamp;
 pub mod token;
 
+#[cfg(feature = "batch")]
+pub mod batch;
 #[cfg(feature = "bus")]
 pub mod bus;
 #[cfg(all(feature = "store", feature = "queue"))]

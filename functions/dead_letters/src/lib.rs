@@ -6,9 +6,10 @@
 
 use std::sync::Arc;
 
-use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
+use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use chat_core::{
-    Kind, Result,
+    Error, Kind, Result,
+    batch::side_by_side,
     bus::Publisher,
     config::{self, Env, Times},
     ids::{ConversationId, TenantId, TurnId},
@@ -22,7 +23,6 @@ use chat_core::{
         turns::End,
     },
 };
-use futures::future::join_all;
 use tracing::{error, info, warn};
 
 /// Connections an environment holds.
@@ -61,34 +61,16 @@ impl DeadLetters {
         })
     }
 
-    /// Sees to the records side by side, and names those that shall come again because Postgres did not answer.
+    /// Sees to the records side by side, and names those that shall come again where that failed.
     pub async fn handle(&self, event: SqsEvent) -> SqsBatchResponse {
-        let seen = event.records.iter().map(|record| async move {
-            let id = record.message_id.clone().unwrap_or_default();
-            match self.record(record).await {
-                Ok(()) => None,
-                Err(error) if error.kind() == Kind::Unavailable => {
-                    warn!(message_id = id, ?error, "dead letter comes back later");
-                    Some(id)
-                }
-                Err(error) => {
-                    error!(message_id = id, ?error, "dead letter could not be seen to");
-                    Some(id)
-                }
+        let report = |error: &Error, message_id: &str| {
+            if error.kind() == Kind::Unavailable {
+                warn!(message_id, ?error, "dead letter comes back later");
+            } else {
+                error!(message_id, ?error, "dead letter could not be seen to");
             }
-        });
-        let mut response = SqsBatchResponse::default();
-        response.batch_item_failures = join_all(seen)
-            .await
-            .into_iter()
-            .flatten()
-            .map(|id| {
-                let mut failure = BatchItemFailure::default();
-                failure.item_identifier = id;
-                failure
-            })
-            .collect();
-        response
+        };
+        side_by_side(&event, |record| self.record(record), report).await
     }
 
     async fn record(&self, record: &SqsMessage) -> Result<()> {

@@ -2,11 +2,8 @@
 //!
 //! This is the orchestrator's edge: it turns an error into *acknowledge* or *try again*.
 
-use std::panic::AssertUnwindSafe;
-
-use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
-use chat_core::{Error, Kind, Result, job::Job};
-use futures::{FutureExt, future::join_all};
+use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
+use chat_core::{Error, Kind, Result, batch::side_by_side, job::Job};
 use tracing::{error, warn};
 
 use crate::{Orchestrator, routes::Route};
@@ -14,25 +11,7 @@ use crate::{Orchestrator, routes::Route};
 impl Orchestrator {
     /// Runs the records side by side and names those that SQS shall deliver again.
     pub async fn handle(&self, event: SqsEvent) -> SqsBatchResponse {
-        let runs = event.records.iter().map(|record| async move {
-            let run = AssertUnwindSafe(self.record(record)).catch_unwind();
-            let outcome = run.await.unwrap_or_else(|_| Err(Error::internal("a record's run panicked")));
-            let error = outcome.err()?;
-            report(&error, record);
-            Some(record.message_id.clone().unwrap_or_default())
-        });
-        let mut response = SqsBatchResponse::default();
-        response.batch_item_failures = join_all(runs)
-            .await
-            .into_iter()
-            .flatten()
-            .map(|id| {
-                let mut failure = BatchItemFailure::default();
-                failure.item_identifier = id;
-                failure
-            })
-            .collect();
-        response
+        side_by_side(&event, |record| self.record(record), report).await
     }
 
     async fn record(&self, record: &SqsMessage) -> Result<()> {
@@ -45,8 +24,7 @@ impl Orchestrator {
 
 /// Says why SQS shall deliver the record again. What can never succeed goes the same way: after `maxReceiveCount` it is
 /// in the dead-letter queue, where an operator finds it.
-fn report(error: &Error, record: &SqsMessage) {
-    let message_id = record.message_id.as_deref().unwrap_or_default();
+fn report(error: &Error, message_id: &str) {
     match error.kind() {
         Kind::Unavailable | Kind::Busy => warn!(message_id, ?error, "record comes back later"),
         Kind::Invalid => warn!(message_id, ?error, "record cannot be read or routed"),
