@@ -2,7 +2,11 @@
 //!
 //! A missing or malformed one stops the start with its name, never its value. `.env.example` lists them all.
 
-use std::{fmt, str::FromStr, time::Duration};
+mod numbers;
+
+use std::{fmt, str::FromStr};
+
+pub use numbers::{Limits, RawTimes, Times};
 
 /// Something that must not be printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -195,131 +199,6 @@ impl Edge {
     }
 }
 
-macro_rules! numbers {
-    ($(#[$doc:meta])* $group:ident { $(
-        $(#[$field_doc:meta])* $field:ident: $type:ty = $default:literal in $least:literal..$most:literal, $name:literal;
-    )* }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub struct $group { $($(#[$field_doc])* pub $field: $type,)* }
-
-        impl Default for $group {
-            fn default() -> Self {
-                Self { $($field: $default,)* }
-            }
-        }
-
-        impl $group {
-            /// The names of these settings.
-            pub const NAMES: &[&str] = &[$($name),*];
-
-            /// Reads them; each has a default and a range.
-            fn read_each(env: &mut Env<'_>) -> Self {
-                Self { $($field: env.number($name, $default, ($least, $most)),)* }
-            }
-        }
-    };
-}
-
-numbers! {
-    /// What a peer can grow, and how far. Over each is an error with its documented code, nothing else.
-    Limits {
-        /// Longest message text, in Unicode code points.
-        text_chars: usize = 16_000 in 1..1_000_000, "LIMIT_TEXT_CHARS";
-        /// Largest frame or body, in bytes.
-        frame_bytes: usize = 262_144 in 1_024..16_777_216, "LIMIT_FRAME_BYTES";
-        /// Longest wait for the first frame, in milliseconds: long enough for a phone waking its radio.
-        auth_ms: u64 = 10_000 in 100..120_000, "LIMIT_AUTH_MS";
-        /// Time between two pings, in milliseconds: well below half of a load balancer's usual 60 s idle time.
-        ping_ms: u64 = 25_000 in 100..300_000, "LIMIT_PING_MS";
-        /// Sockets one user may hold on this hub.
-        user_sockets: usize = 20 in 1..1_000_000, "LIMIT_USER_SOCKETS";
-        /// Sockets this hub holds at most.
-        hub_sockets: usize = 100_000 in 1..10_000_000, "LIMIT_HUB_SOCKETS";
-        /// Messages a minute one user may send through this hub, on average.
-        user_messages_per_minute: u32 = 30 in 1..1_000_000_000, "LIMIT_USER_MESSAGES_PER_MINUTE";
-        /// Messages one user may send at once.
-        user_messages_burst: u32 = 10 in 1..1_000_000_000, "LIMIT_USER_MESSAGES_BURST";
-        /// Turns of one conversation that may wait.
-        queued_turns: i64 = 20 in 1..1_000_000, "LIMIT_QUEUED_TURNS";
-        /// Bytes written to a socket that its peer has not taken yet.
-        unsent_bytes: usize = 1_048_576 in 65_536..67_108_864, "LIMIT_UNSENT_BYTES";
-    }
-}
-
-impl Limits {
-    /// Reads the limits and checks those that rest on each other.
-    pub fn read(env: &mut Env<'_>) -> Self {
-        let limits = Self::read_each(env);
-        // Six bytes a code point, as JSON may escape it, and some for the frame around the text.
-        if limits.text_chars * 6 + 1_024 > limits.unsent_bytes {
-            env.faults
-                .push("LIMIT_UNSENT_BYTES must hold a whole message: six times LIMIT_TEXT_CHARS, and 1024".into());
-        }
-        limits
-    }
-}
-
-numbers! {
-    /// The times of a turn's life. They hold each other up, so [`Times::read`] checks them together.
-    RawTimes {
-        /// How long a claim holds without renewal, in milliseconds.
-        lease_ms: u64 = 15_000 in 100..600_000, "TURN_LEASE_MS";
-        /// Time between two renewals, in milliseconds.
-        renew_ms: u64 = 5_000 in 10..600_000, "TURN_RENEW_MS";
-        /// Longest life of a turn from its first claim, in milliseconds.
-        turn_ms: u64 = 180_000 in 100..3_600_000, "TURN_DEADLINE_MS";
-        /// Claims of one turn at most.
-        attempts: i32 = 3 in 1..100, "TURN_ATTEMPTS";
-        /// Lambda's limit on one invocation of the orchestrator, in milliseconds.
-        function_ms: u64 = 210_000 in 1_000..900_000, "FUNCTION_TIMEOUT_MS";
-        /// How long SQS hides a message that was received, in milliseconds.
-        visibility_ms: u64 = 240_000 in 1_000..43_200_000, "QUEUE_VISIBILITY_MS";
-    }
-}
-
-/// The times of a turn's life, checked against each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Times {
-    /// How long a claim holds without renewal.
-    pub lease: Duration,
-    /// Time between two renewals.
-    pub renew: Duration,
-    /// Longest life of a turn from its first claim.
-    pub turn: Duration,
-    /// Claims of one turn at most.
-    pub attempts: i32,
-}
-
-impl Times {
-    /// Reads the times and checks each against those that rest on it.
-    pub fn read(env: &mut Env<'_>) -> Self {
-        let raw = RawTimes::read_each(env);
-        for (holds, what) in [
-            (raw.renew_ms * 2 < raw.lease_ms, "TURN_RENEW_MS must be less than half of TURN_LEASE_MS"),
-            (raw.lease_ms < raw.turn_ms, "TURN_LEASE_MS must be less than TURN_DEADLINE_MS"),
-            (raw.turn_ms < raw.function_ms, "TURN_DEADLINE_MS must be less than FUNCTION_TIMEOUT_MS"),
-            (raw.function_ms < raw.visibility_ms, "FUNCTION_TIMEOUT_MS must be less than QUEUE_VISIBILITY_MS"),
-        ] {
-            if !holds {
-                env.faults.push(what.to_owned());
-            }
-        }
-        Self {
-            lease: Duration::from_millis(raw.lease_ms),
-            renew: Duration::from_millis(raw.renew_ms),
-            turn: Duration::from_millis(raw.turn_ms),
-            attempts: raw.attempts,
-        }
-    }
-}
-
-impl Default for Times {
-    fn default() -> Self {
-        Self::read(&mut Env::new(&|_| None))
-    }
-}
-
 /// The level of the log, if set: `RUST_LOG`, in the notation of `tracing`.
 #[must_use]
 pub fn log_filter() -> Option<String> {
@@ -372,7 +251,7 @@ mod tests {
 
     #[test]
     fn the_example_lists_every_setting_and_no_other() {
-        let example = include_str!("../../.env.example");
+        let example = include_str!("../../../.env.example");
         let listed: Vec<&str> = example
             .lines()
             .filter_map(|line| line.trim_start_matches("# ").split_once('='))
