@@ -81,5 +81,11 @@ pub async fn sweep(store: &Store, queue: &dyn Queue, pace: &Pace) -> Result<Vec<
     Ok(ended)
 }
 
-/// How often a hub sweeps. A sweep that finds nothing reads a few pages of one small index.
-pub const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Longest time between two sweeps of a hub. A sweep that finds nothing reads a few pages of one small index.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// How often a hub sweeps: often enough for a turn's second hint to come when it should.
+#[must_use]
+pub fn sweep_every(pace: &Pace) -> Duration {
+    SWEEP_EVERY.min(pace.first)
+}

@@ -1,8 +1,8 @@
 //! The conversations that this hub holds, and how far it has heard of each.
 //!
 //! A lost last hint shows in nothing that comes after it, since nothing does. So what was heard is compared with the
-//! store, in batches: conversations that wait for an answer every 2 s, all of them every 25 s. Where the store is ahead
-//! the conversation's sockets are made to look.
+//! store, in batches: conversations that wait for an answer often (`HUB_LOOK_MS`), all of them now and then
+//! (`HUB_LOOK_ALL_MS`). Where the store is ahead the conversation's sockets are made to look.
 
 use std::{
     collections::HashMap,
@@ -22,12 +22,6 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, warn};
 
 use crate::Hub;
-
-/// Time between two looks at conversations that wait for an answer.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-
-/// Every how many of those looks all conversations are looked at.
-const ALL_EVERY: u32 = 12;
 
 /// Conversations of one query.
 const TOGETHER: usize = 500;
@@ -155,16 +149,24 @@ impl Heard {
 }
 
 impl Hub {
-    /// Compares what was heard with the store, until the hub leaves.
-    pub(crate) async fn look_after(self) {
-        let mut tick = interval(LOOK_EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        for round in 0_u32.. {
-            tokio::select! {
+    /// Compares what was heard with the store, until the hub leaves: conversations that wait for an answer after each
+    /// `look`, all of them after each `look_all`.
+    pub(crate) async fn look_after(self, look: Duration, look_all: Duration) {
+        let (mut some, mut every) = (interval(look), interval(look_all));
+        some.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let all = tokio::select! {
+                biased;
                 () = self.0.leaving.cancelled() => return,
-                _ = tick.tick() => {}
-            }
-            for (tenant, held) in self.0.held.due(round % ALL_EVERY == 0) {
+                _ = every.tick() => {
+                    // Those that wait are among all. And two looks in a row would take news on their way for lost.
+                    some.reset();
+                    true
+                }
+                _ = some.tick() => false,
+            };
+            for (tenant, held) in self.0.held.due(all) {
                 for batch in held.chunks(TOGETHER) {
                     self.look(tenant, batch).await;
                 }

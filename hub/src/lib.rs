@@ -31,7 +31,7 @@ use chat_core::{
     Result,
     bus::{Outbox, Publisher, Subscriber},
     config::{self, Env, Limits, Times},
-    dispatch::{self, Dispatcher, SWEEP_EVERY},
+    dispatch::{self, Dispatcher},
     keys::webchat_response_key,
     queue::{Queue, Sqs},
     store::{
@@ -170,7 +170,7 @@ impl Hub {
             pipes: Mutex::new(vec![publishing, dispatching]),
         }));
         tokio::spawn(hub.clone().sweep());
-        tokio::spawn(hub.clone().look_after());
+        tokio::spawn(hub.clone().look_after(times.look, times.look_all));
         Ok(hub)
     }
 
@@ -219,7 +219,7 @@ impl Hub {
 
     /// Looks for turns left lying, now and again, and tells the sockets of those that had to be ended.
     async fn sweep(self) {
-        let mut tick = interval(SWEEP_EVERY);
+        let mut tick = interval(dispatch::sweep_every(&self.0.pace));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {

@@ -26,6 +26,7 @@ use futures::future::BoxFuture;
 use harness::{
     app::{self, App, until},
     clients::Socket,
+    product::{Product, Setting},
     services::{Options, Services},
 };
 use orchestrator::{
@@ -33,7 +34,7 @@ use orchestrator::{
     model::{Answer, Model},
 };
 use serde_json::json;
-use tokio::{io::AsyncWriteExt, sync::Notify};
+use tokio::{io::AsyncWriteExt, net::TcpListener, sync::Notify};
 
 use crate::turns::{by_hand, state_becomes};
 
@@ -71,6 +72,53 @@ async fn a_failure_whose_news_were_lost_is_told_all_the_same() {
     let turn = socket.until("turn").await.unwrap();
     assert_eq!((&turn["turn_id"], &turn["state"]), (&accepted["turn_id"], &json!("failed")));
     assert_eq!(socket.expect("error").await.unwrap()["code"], "model_failed");
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_turn_that_nobody_claims_in_time_fails_and_its_user_is_told() {
+    let hurried = Times {
+        queue_age: Duration::from_millis(200),
+        sweep_first: Duration::from_millis(50),
+        sweep_longest: Duration::from_millis(100),
+        ..Times::default()
+    };
+    let app = App::with(|setting| (setting.queue, setting.times) = (crate::turns::silent(), hurried)).await.unwrap();
+    let conversation = app.conversation("ben@acme").await.unwrap();
+    let mut socket = app.socket("ben@acme", &conversation).await.unwrap();
+    socket.message("is anybody there?", None).await.unwrap();
+    let accepted = socket.until("accepted").await.unwrap();
+    let turn = socket.until("turn").await.unwrap();
+    assert_eq!((&turn["turn_id"], &turn["state"]), (&accepted["turn_id"], &json!("failed")));
+    assert_eq!(socket.expect("error").await.unwrap()["code"], "deadline_exceeded");
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hub_looks_as_often_as_it_is_set_to() {
+    let (app, tenant, conversation) = by_hand().await;
+    let store = &app.product.orchestrator.store;
+    let often = Times { look: Duration::from_millis(20), ..Times::default() };
+    let seldom = Times { look: Duration::from_secs(3_600), look_all: Duration::from_secs(3_600), ..often };
+    let token = app.token(app.user("ben@acme"));
+    let mut sockets = Vec::new();
+    let mut hubs = Vec::new();
+    for times in [often, seldom] {
+        let setting = Setting { times, ..app.setting.clone() };
+        let hub = Product::start(&setting, TcpListener::bind(("127.0.0.1", 0)).await.unwrap()).await.unwrap();
+        sockets.push(Socket::join(&hub.ws(), &conversation.to_string(), &token).await.unwrap().0);
+        hubs.push(hub);
+    }
+    sockets[0].message("hello", None).await.unwrap();
+    sockets[0].until("accepted").await.unwrap();
+    sockets[1].until("message").await.unwrap();
+    let claim = store.claim(tenant, conversation, &Times::default()).await.unwrap().unwrap();
+    store.finish(&claim, MessageId::new(), "here I am").await.unwrap().0.unwrap();
+    let stored = Instant::now();
+    sockets[0].until("response").await.unwrap();
+    // Less than a look of the usual length, of which it takes two.
+    assert!(stored.elapsed() < Duration::from_secs(2), "{:?}", stored.elapsed());
+    assert!(sockets[1].next_within(REPAIRED).await.is_err(), "found without a look");
     app.finish().await.unwrap();
 }
 

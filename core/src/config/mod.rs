@@ -240,6 +240,12 @@ mod tests {
             ("LIMIT_UNSENT_BYTES", "65536"),
             ("TURN_LEASE_MS", "9000"),
             ("TURN_DEADLINE_MS", "300000"),
+            ("TURN_QUEUE_AGE_MS", "180000"),
+            ("SWEEP_FIRST_MS", "60001"),
+            ("SWEEP_LONGEST_MS", "900000"),
+            ("SWEEP_BATCH", "0"),
+            ("HUB_LOOK_MS", "25001"),
+            ("HUB_LOOK_ALL_MS", "1999"),
         ] {
             let mut settings = vec![(name, value)];
             settings.extend_from_slice(GOOD);
@@ -247,6 +253,23 @@ mod tests {
             assert_eq!(faults.len(), 1, "{name}={value}: {faults:?}");
             assert!(faults[0].contains(name) && !faults[0].contains("hunter2"), "{faults:?}");
         }
+    }
+
+    #[test]
+    fn a_test_may_hurry_everything_or_keep_a_hub_from_looking() {
+        let hurried = [
+            ("TURN_LEASE_MS", "1000"),
+            ("TURN_RENEW_MS", "300"),
+            ("TURN_DEADLINE_MS", "15000"),
+            ("TURN_QUEUE_AGE_MS", "20000"),
+            ("FUNCTION_TIMEOUT_MS", "16000"),
+            ("QUEUE_VISIBILITY_MS", "17000"),
+            ("SWEEP_FIRST_MS", "300"),
+            ("SWEEP_LONGEST_MS", "2000"),
+            ("HUB_LOOK_MS", "3600000"),
+            ("HUB_LOOK_ALL_MS", "3600000"),
+        ];
+        assert!(faults(&[GOOD, &hurried].concat()).is_empty());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The settings that are numbers, each with its default and range: what a peer can grow, and the times of a turn.
+//! The settings that are numbers, each with its default and range: what a peer can grow, and the times of a turn and of
+//! those who look after it.
 
 use std::time::Duration;
 
@@ -70,7 +71,8 @@ impl Limits {
 }
 
 numbers! {
-    /// The times of a turn's life. They hold each other up, so [`Times::read`] checks them together.
+    /// The times of a turn's life and of those who look after it. They hold each other up, so [`Times::read`] checks them
+    /// together. The ranges are wide, so that a test can hurry any of them or keep it from happening.
     RawTimes {
         /// How long a claim holds without renewal, in milliseconds.
         lease_ms: u64 = 15_000 in 100..600_000, "TURN_LEASE_MS";
@@ -80,14 +82,28 @@ numbers! {
         turn_ms: u64 = 180_000 in 100..3_600_000, "TURN_DEADLINE_MS";
         /// Claims of one turn at most.
         attempts: i32 = 3 in 1..100, "TURN_ATTEMPTS";
+        /// Longest wait of a turn that is the first of its conversation and that nobody claims, in milliseconds.
+        queue_age_ms: u64 = 900_000 in 100..86_400_000, "TURN_QUEUE_AGE_MS";
         /// Lambda's limit on one invocation of the orchestrator, in milliseconds.
         function_ms: u64 = 210_000 in 1_000..900_000, "FUNCTION_TIMEOUT_MS";
         /// How long SQS hides a message that was received, in milliseconds.
         visibility_ms: u64 = 240_000 in 1_000..43_200_000, "QUEUE_VISIBILITY_MS";
+        /// Time from a turn's hint to its second one, in milliseconds; it doubles with each further one.
+        sweep_first_ms: u64 = 5_000 in 10..3_600_000, "SWEEP_FIRST_MS";
+        /// Longest time between two hints of a turn, in milliseconds.
+        sweep_longest_ms: u64 = 60_000 in 10..3_600_000, "SWEEP_LONGEST_MS";
+        /// Turns of one sweep at most.
+        sweep_batch: i64 = 500 in 1..100_000, "SWEEP_BATCH";
+        /// Time between two looks of a hub at the held conversations that wait for an answer, in milliseconds. News that
+        /// were lost are found at the second look, so above 2,500 a lost reply takes longer than the 5 s that the
+        /// documents name; a test that wants to see what else finds it may go up to an hour.
+        look_ms: u64 = 2_000 in 10..3_600_000, "HUB_LOOK_MS";
+        /// Time between two looks of a hub at all conversations it holds, in milliseconds.
+        look_all_ms: u64 = 25_000 in 10..3_600_000, "HUB_LOOK_ALL_MS";
     }
 }
 
-/// The times of a turn's life, checked against each other.
+/// The times of a turn's life and of those who look after it, checked against each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Times {
     /// How long a claim holds without renewal.
@@ -98,10 +114,28 @@ pub struct Times {
     pub turn: Duration,
     /// Claims of one turn at most.
     pub attempts: i32,
+    /// Longest wait of a turn that is the first of its conversation and that nobody claims.
+    pub queue_age: Duration,
+    /// Time from a turn's hint to its second one; it doubles with each further one.
+    pub sweep_first: Duration,
+    /// Longest time between two hints of a turn.
+    pub sweep_longest: Duration,
+    /// Turns of one sweep at most.
+    pub sweep_batch: i64,
+    /// Time between two looks of a hub at the held conversations that wait for an answer.
+    pub look: Duration,
+    /// Time between two looks of a hub at all conversations it holds.
+    pub look_all: Duration,
 }
 
 impl Times {
     /// Reads the times and checks each against those that rest on it.
+    ///
+    /// The queue's age asks for less than it seems. It counts from when a sweep first found the turn at the head of its
+    /// conversation, so no turn in front of it uses it up. But a hint may wait until a worker is free, and each of them
+    /// may be busy for a turn's whole life (which is longer than a lease); and a turn should not fail before its hint was
+    /// repeated. The queue's own patience, `maxReceiveCount` times the visibility timeout, need not fit into it, nor it
+    /// into that: a sweep's hints are new records, and a dead letter finds a turn that has failed as ended.
     pub fn read(env: &mut Env<'_>) -> Self {
         let raw = RawTimes::read_each(env);
         for (holds, what) in [
@@ -109,6 +143,10 @@ impl Times {
             (raw.lease_ms < raw.turn_ms, "TURN_LEASE_MS must be less than TURN_DEADLINE_MS"),
             (raw.turn_ms < raw.function_ms, "TURN_DEADLINE_MS must be less than FUNCTION_TIMEOUT_MS"),
             (raw.function_ms < raw.visibility_ms, "FUNCTION_TIMEOUT_MS must be less than QUEUE_VISIBILITY_MS"),
+            (raw.turn_ms < raw.queue_age_ms, "TURN_DEADLINE_MS must be less than TURN_QUEUE_AGE_MS"),
+            (raw.sweep_longest_ms < raw.queue_age_ms, "SWEEP_LONGEST_MS must be less than TURN_QUEUE_AGE_MS"),
+            (raw.sweep_first_ms <= raw.sweep_longest_ms, "SWEEP_FIRST_MS must be at most SWEEP_LONGEST_MS"),
+            (raw.look_ms <= raw.look_all_ms, "HUB_LOOK_MS must be at most HUB_LOOK_ALL_MS"),
         ] {
             if !holds {
                 env.faults.push(what.to_owned());
@@ -119,6 +157,12 @@ impl Times {
             renew: Duration::from_millis(raw.renew_ms),
             turn: Duration::from_millis(raw.turn_ms),
             attempts: raw.attempts,
+            queue_age: Duration::from_millis(raw.queue_age_ms),
+            sweep_first: Duration::from_millis(raw.sweep_first_ms),
+            sweep_longest: Duration::from_millis(raw.sweep_longest_ms),
+            sweep_batch: raw.sweep_batch,
+            look: Duration::from_millis(raw.look_ms),
+            look_all: Duration::from_millis(raw.look_all_ms),
         }
     }
 }

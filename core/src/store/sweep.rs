@@ -30,15 +30,15 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// The usual pace: 5 s, doubling to 60 s, given up after 15 min; 500 turns a sweep.
+    /// The pace that the settings name; by default 5 s, doubling to 60 s, given up after 15 min, 500 turns a sweep.
     #[must_use]
     pub fn new(times: &Times) -> Self {
         Self {
-            first: Duration::from_secs(5),
-            longest: Duration::from_secs(60),
-            queue_age: Duration::from_secs(15 * 60),
+            first: times.sweep_first,
+            longest: times.sweep_longest,
+            queue_age: times.queue_age,
             attempts: times.attempts,
-            batch: 500,
+            batch: times.sweep_batch,
         }
     }
 }
