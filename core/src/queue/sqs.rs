@@ -7,7 +7,7 @@ use aws_sdk_sqs::{
     config::{BehaviorVersion, timeout::TimeoutConfig},
     types::SendMessageBatchRequestEntry,
 };
-use futures::future::BoxFuture;
+use futures::{TryStreamExt, future::BoxFuture, stream};
 
 use super::Queue;
 use crate::{
@@ -19,6 +19,9 @@ use crate::{
 /// Entries of one call at most.
 /// Source: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>.
 const BATCH: usize = 10;
+
+/// Calls of one sending under way at once: a sweep's hints are many, and each call is a round trip.
+const SIDE_BY_SIDE: usize = 8;
 
 /// Longest wait for one call, retries included. A hint that takes longer is no better than the sweep.
 const TIMEOUT: Duration = Duration::from_secs(4);
@@ -47,30 +50,33 @@ impl Sqs {
 
 impl Queue for Sqs {
     fn send<'a>(&'a self, jobs: &'a [Job]) -> BoxFuture<'a, Result<()>> {
-        Box::pin(async move {
-            for batch in jobs.chunks(BATCH) {
-                let mut call = self.client.send_message_batch().queue_url(&self.url);
-                for (number, job) in batch.iter().enumerate() {
-                    let entry = SendMessageBatchRequestEntry::builder()
-                        .id(number.to_string())
-                        .message_body(job.body())
-                        // On a standard queue the group does not order: it keeps one tenant from delaying the others.
-                        .set_message_group_id(job.message.tenant_id.map(|tenant| tenant.to_string()))
-                        .build()
-                        .map_err(Error::internal)?;
-                    call = call.entries(entry);
-                }
-                let sent = call.send().await.map_err(Error::unavailable)?;
-                if let Some(refused) = sent.failed().first() {
-                    return Err(Error::unavailable(format!(
-                        "{} of {} hints refused, the first with {}",
-                        sent.failed().len(),
-                        batch.len(),
-                        refused.code()
-                    )));
-                }
-            }
-            Ok(())
-        })
+        let calls = stream::iter(jobs.chunks(BATCH).map(Ok));
+        Box::pin(calls.try_for_each_concurrent(SIDE_BY_SIDE, |batch| self.call(batch)))
+    }
+}
+
+impl Sqs {
+    async fn call(&self, batch: &[Job]) -> Result<()> {
+        let mut call = self.client.send_message_batch().queue_url(&self.url);
+        for (number, job) in batch.iter().enumerate() {
+            let entry = SendMessageBatchRequestEntry::builder()
+                .id(number.to_string())
+                .message_body(job.body())
+                // On a standard queue the group does not order: it keeps one tenant from delaying the others.
+                .set_message_group_id(job.message.tenant_id.map(|tenant| tenant.to_string()))
+                .build()
+                .map_err(Error::internal)?;
+            call = call.entries(entry);
+        }
+        let sent = call.send().await.map_err(Error::unavailable)?;
+        if let Some(refused) = sent.failed().first() {
+            return Err(Error::unavailable(format!(
+                "{} of {} hints refused, the first with {}",
+                sent.failed().len(),
+                batch.len(),
+                refused.code()
+            )));
+        }
+        Ok(())
     }
 }
