@@ -1,10 +1,17 @@
 //! Hints that a conversation has work: right after the commit, and again by the sweep while nobody took them.
 //!
-//! Neither tells anybody when it fails: the turn is in Postgres, and the next sweep looks there.
+//! Neither tells anybody when it fails: the turn is in Postgres, and the next sweep looks there. But it is counted how
+//! many hints were given since the queue last took any, so that a hub can stop accepting what nobody would answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -22,67 +29,118 @@ const WAITING: usize = 4_096;
 /// Hints sent in one call: as many as SQS takes.
 const TOGETHER: usize = 10;
 
-/// Sends hints in the background, those that are ready together.
+/// Time between two tries while the queue takes nothing.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Longest time between two sweeps of a hub. A sweep that finds nothing reads a few pages of one small index.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Sends hints: those of what was just stored in the background, the ready ones together, and those of a sweep.
 #[derive(Clone)]
 pub struct Dispatcher {
     waiting: mpsc::Sender<Job>,
+    outlet: Arc<Outlet>,
+}
+
+/// The queue, and how many hints were given since it last took any.
+struct Outlet {
+    queue: Arc<dyn Queue>,
+    unsent: AtomicUsize,
+}
+
+impl Outlet {
+    async fn send(&self, hints: &[Job]) -> Result<()> {
+        self.queue.send(hints).await?;
+        self.unsent.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// What came of a sweep.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// The turns that were ended, for somebody to tell.
+    pub ended: Vec<Ended>,
+    /// There is more to find, and a queue that takes it: sweep again at once.
+    pub more: bool,
 }
 
 impl Dispatcher {
-    /// Starts it; it ends after `stop`, once what waits then is sent.
+    /// Starts it; it ends after `stop`, once what waits then was tried.
     pub fn start(queue: Arc<dyn Queue>, stop: CancellationToken) -> (Self, JoinHandle<()>) {
         let (waiting, ready) = mpsc::channel(WAITING);
-        let mut ready = Draining::new(ready, stop);
-        let task = tokio::spawn(async move {
-            let mut batch = Vec::with_capacity(TOGETHER);
-            while ready.take(&mut batch, TOGETHER).await > 0 {
-                if let Err(error) = queue.send(&batch).await {
-                    warn!(hints = batch.len(), ?error, "hints not sent; the sweep will find their turns");
-                }
-                batch.clear();
-            }
-        });
-        (Self { waiting }, task)
+        let outlet = Arc::new(Outlet { queue, unsent: AtomicUsize::new(0) });
+        let task = tokio::spawn(send(Arc::clone(&outlet), Draining::new(ready, stop.clone()), stop));
+        (Self { waiting, outlet }, task)
     }
 
     /// Sends a hint soon, without waiting for it.
     pub fn hint(&self, job: Job) {
+        self.outlet.unsent.fetch_add(1, Ordering::Relaxed);
         if self.waiting.try_send(job).is_err() {
             debug!("too many hints wait, or we are leaving; the sweep will find this turn");
         }
     }
-}
 
-/// Looks once for turns left lying, sends a hint for each that can still run, ends the others, and returns those,
-/// for somebody to tell.
-///
-/// # Errors
-/// [`Code::Unavailable`](crate::Code::Unavailable) if Postgres did not answer. A queue that is away is no error
-/// here: the turns' next sweep comes later each time.
-pub async fn sweep(store: &Store, queue: &dyn Queue, pace: &Pace) -> Result<Vec<Ended>> {
-    let found = store.sweep(pace).await?;
-    let mut hints: Vec<Job> = found.waiting.into_iter().collect();
-    let mut ended = Vec::new();
-    for spent in found.spent {
-        match store.bury(spent, pace).await {
-            Ok((end, next)) => {
-                ended.extend(end);
-                hints.extend(next);
+    /// How many hints were given since the queue last took any, here or from a sweep.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.outlet.unsent.load(Ordering::Relaxed)
+    }
+
+    /// Looks once for turns left lying, sends a hint for each that can still run, and ends the others.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`](crate::Code::Unavailable) if Postgres did not answer. A queue that is away is no error
+    /// here: the turns are found again after the shortest time, however often that was.
+    pub async fn sweep(&self, store: &Store, pace: &Pace) -> Result<Swept> {
+        let found = store.sweep(pace).await?;
+        let full = found.waiting.len() + found.spent.len() >= usize::try_from(pace.batch).unwrap_or(usize::MAX);
+        let (mut hints, hinted) = (found.waiting, found.hinted);
+        let mut ended = Vec::new();
+        for spent in found.spent {
+            match store.bury(spent, pace).await {
+                Ok((end, next)) => {
+                    ended.extend(end);
+                    hints.extend(next);
+                }
+                Err(error) => warn!(?error, "a spent turn was not ended; the next sweep will find it"),
             }
-            Err(error) => warn!(?error, "a spent turn was not ended; the next sweep will find it"),
         }
-    }
-    if !hints.is_empty() {
+        if hints.is_empty() {
+            return Ok(Swept { ended, more: full });
+        }
         debug!(hints = hints.len(), "turns were left lying");
-        if let Err(error) = queue.send(&hints).await {
-            warn!(hints = hints.len(), ?error, "hints not sent; the next sweep will find their turns");
+        let sent = self.outlet.send(&hints).await;
+        if let Err(error) = &sent {
+            warn!(hints = hints.len(), ?error, "hints not sent; the next sweeps will find their turns");
+            if let Err(error) = store.not_hinted(&hinted).await {
+                warn!(?error, "turns whose hints were not sent are found again a little later");
+            }
         }
+        Ok(Swept { ended, more: full && sent.is_ok() })
     }
-    Ok(ended)
 }
 
-/// Longest time between two sweeps of a hub. A sweep that finds nothing reads a few pages of one small index.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Sends what is ready until told to stop. While the queue takes nothing some hint is always being tried: that is what
+/// finds out that it is back, even where no sweep has anything to send.
+async fn send(outlet: Arc<Outlet>, mut ready: Draining<Job>, stop: CancellationToken) {
+    let mut batch = Vec::with_capacity(TOGETHER);
+    while ready.take(&mut batch, TOGETHER).await > 0 {
+        while let Err(error) = outlet.send(&batch).await {
+            warn!(hints = batch.len(), ?error, "hints not sent; the sweep will find their turns");
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = sleep(AGAIN) => {}
+            }
+            // Newer ones find it out just as well, and may not be to blame.
+            if !ready.is_empty() {
+                break;
+            }
+        }
+        batch.clear();
+    }
+}
 
 /// How often a hub sweeps: often enough for a turn's second hint to come when it should.
 #[must_use]

@@ -14,6 +14,11 @@ impl<T> Draining<T> {
         Self { ready, stop }
     }
 
+    /// Whether nothing is ready.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ready.is_empty()
+    }
+
     /// Takes up to `most` that are ready, waiting for the first; none after `stop`, once nothing is left.
     pub(crate) async fn take(&mut self, batch: &mut Vec<T>, most: usize) -> usize {
         if !self.ready.is_closed() {

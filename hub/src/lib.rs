@@ -96,7 +96,6 @@ pub struct Hub(Arc<Inner>);
 
 struct Inner {
     store: Store,
-    queue: Arc<dyn Queue>,
     publisher: Publisher,
     outbox: Outbox,
     dispatcher: Dispatcher,
@@ -148,11 +147,10 @@ impl Hub {
         let Parts { store, queue, publisher, redis, token, edge, limits, times } = parts;
         let pipes_stop = CancellationToken::new();
         let (outbox, publishing) = publisher.clone().into_background(pipes_stop.clone());
-        let (dispatcher, dispatching) = Dispatcher::start(Arc::clone(&queue), pipes_stop.clone());
+        let (dispatcher, dispatching) = Dispatcher::start(queue, pipes_stop.clone());
         let (subscriber, _) = Subscriber::start(&redis, fanout::decode)?;
         let hub = Self(Arc::new(Inner {
             store,
-            queue,
             publisher,
             outbox,
             dispatcher,
@@ -226,8 +224,13 @@ impl Hub {
                 () = self.0.leaving.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            match dispatch::sweep(&self.0.store, &*self.0.queue, &self.0.pace).await {
-                Ok(ended) => ended.iter().for_each(|ended| self.tell(ended)),
+            match self.0.dispatcher.sweep(&self.0.store, &self.0.pace).await {
+                Ok(swept) => {
+                    swept.ended.iter().for_each(|ended| self.tell(ended));
+                    if swept.more {
+                        tick.reset_immediately();
+                    }
+                }
                 Err(error) => warn!(?error, "sweep failed; the next one comes"),
             }
         }

@@ -52,6 +52,8 @@ numbers! {
         user_messages_burst: u32 = 10 in 1..1_000_000_000, "LIMIT_USER_MESSAGES_BURST";
         /// Turns of one conversation that may wait.
         queued_turns: i64 = 20 in 1..1_000_000, "LIMIT_QUEUED_TURNS";
+        /// Messages this hub accepts while the queue takes no hints. Above what one call of the queue may leave waiting.
+        unsent_hints: usize = 10_000 in 1..10_000_000, "LIMIT_UNSENT_HINTS";
         /// Bytes written to a socket that its peer has not taken yet.
         unsent_bytes: usize = 1_048_576 in 65_536..67_108_864, "LIMIT_UNSENT_BYTES";
     }

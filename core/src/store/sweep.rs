@@ -48,6 +48,8 @@ impl Pace {
 pub struct Found {
     /// Hints for turns that can still run.
     pub waiting: Vec<Job>,
+    /// Those turns; [`Store::not_hinted`] if the hints cannot be sent.
+    pub hinted: Vec<TurnId>,
     /// Turns that cannot.
     pub spent: Vec<Spent>,
 }
@@ -100,6 +102,10 @@ const SWEEP: &str = "
       or coalesce(t.deadline < clock_timestamp(), false)
       or coalesce(t.state = 'queued' and t.waiting_since < clock_timestamp() - make_interval(secs => $3), false) as spent";
 
+/// `$1` turns. Those that were claimed meanwhile have no use for the number, and those that ended are none of the sweep's.
+const NOT_HINTED: &str =
+    "update turns set hints = 1 where id = any($1) and hints > 1 and state in ('queued', 'running')";
+
 /// `$1` conversation, `$2` turn, `$3` most attempts, `$4` queue age in seconds. Runs behind the lock and asks again:
 /// meanwhile the turn may have been claimed, renewed or ended.
 const BURY: &str = "
@@ -129,10 +135,21 @@ impl Store {
             if column(row, "spent")? {
                 found.spent.push(Spent { tenant, conversation, turn });
             } else {
+                found.hinted.push(turn);
                 found.waiting.push(Job::web(tenant, conversation, column(row, "user_id")?, turn));
             }
         }
         Ok(found)
+    }
+
+    /// Notes that the queue did not take the hints of these turns: their next ones come after the first time again,
+    /// since waiting longer each time is for those that the queue holds already.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] if Postgres did not answer; the hints then come later, as if these had been sent.
+    pub async fn not_hinted(&self, turns: &[TurnId]) -> Result<()> {
+        let work: [Step<'_>; 1] = [(NOT_HINTED, &[&turns])];
+        self.run(Scope::Sweep, &work).await.map(drop)
     }
 
     /// Ends a spent turn, if it still is one, and returns what was ended and the hint for the next.

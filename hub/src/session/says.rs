@@ -24,6 +24,9 @@ use crate::{close::Close, handshake, write};
 /// Frames in a row that may be unreadable.
 const BAD_FRAMES: u32 = 10;
 
+/// When to send a message again that was refused because the queue is away.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
+
 impl Session {
     /// A frame of the client.
     pub(super) async fn hear(&mut self, socket: &mut WebSocket, frame: Frame) -> Result<(), Close> {
@@ -74,6 +77,10 @@ impl Session {
             Ok(text) => text,
             Err(error) => return write::frame(socket, &write::refusal(&error, client_message_id)).await,
         };
+        if self.hub.0.dispatcher.unsent() >= limits.unsent_hints {
+            debug!("the queue takes no hints, and we have accepted what we may");
+            return write::frame(socket, &write::retry(&no_queue(), client_message_id, QUEUE_PATIENCE)).await;
+        }
         let conversation = self.seat.conversation;
         let typing = |via| ServerFrame::Typing { conversation_id: conversation, origin: Origin::Agent, via };
         write::frame(socket, &typing(None)).await?;
@@ -177,4 +184,8 @@ impl Session {
 
 fn too_fast() -> Error {
     Error::new(Code::RateLimited, "Too much at once; wait a moment.")
+}
+
+fn no_queue() -> Error {
+    Error::unavailable("the queue takes no hints")
 }
