@@ -2,12 +2,14 @@
 //!
 //! [`services`] starts private instances of Postgres, Redis and an SQS-compatible server; [`product`] runs the REST
 //! function, the hub and the orchestrator in this process, with [`pump`] in the part of the event source; [`demo`] fills
-//! a database; [`app`] gives each test a database of its own; [`clients`] are the two kinds of callers.
+//! a database; [`app`] gives each test a database of its own; [`clients`] are the two kinds of callers. [`lambda`] and
+//! [`hub_process`] run the real binaries instead.
 
 pub mod app;
 pub mod card;
 pub mod clients;
 pub mod demo;
+pub mod hub_process;
 pub mod lambda;
 pub mod mint;
 pub mod product;

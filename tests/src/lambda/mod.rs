@@ -42,8 +42,8 @@ use http::{http_answer, http_event};
 /// Source: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>, "Invocation payload".
 const MAX_ANSWER_BYTES: usize = 6 * 1024 * 1024;
 
-/// The functions of the workspace, by the names of their binaries.
-const FUNCTIONS: &[&str] = &["conversations", "dead_letters", "orchestrator"];
+/// What the workspace deploys, by the names of the binaries: the functions and the hub.
+const DEPLOYED: &[&str] = &["conversations", "dead_letters", "hub", "orchestrator"];
 
 /// A function that runs, alone in its environment. Dropping it kills the process.
 pub struct Lambda {
@@ -304,7 +304,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The folder with the binaries of the functions, of the profile that this process was built with; built where they are
+/// The folder with the binaries of the functions and the hub, of the profile that this process was built with; built where they are
 /// missing or old. Cargo builds a package's binaries for that package's tests alone, and these are others'.
 ///
 /// # Errors
@@ -326,11 +326,11 @@ async fn build() -> Result<PathBuf> {
     let mut command = Command::new(cargo);
     // The whole workspace, because the features of shared dependencies add up over what is built together.
     command.args(["build", "--workspace", "--quiet", "--profile", if profile == "debug" { "dev" } else { profile }]);
-    command.args(FUNCTIONS.iter().flat_map(|name| ["--bin", name]));
+    command.args(DEPLOYED.iter().flat_map(|name| ["--bin", name]));
     command.arg("--target-dir").arg(target).current_dir(env!("CARGO_MANIFEST_DIR"));
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.context("could not start cargo")?;
     if !output.status.success() {
-        bail!("cargo could not build the functions:\n{}", String::from_utf8_lossy(&output.stderr));
+        bail!("cargo could not build what is deployed:\n{}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(folder.to_owned())
 }
