@@ -8,6 +8,7 @@ pub mod close;
 pub mod fanout;
 pub mod handshake;
 pub mod held;
+mod leaving;
 pub mod limits;
 pub mod registry;
 pub mod session;
@@ -16,7 +17,6 @@ mod write;
 use std::{
     future::{Future, IntoFuture},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use axum::{
@@ -60,12 +60,6 @@ const POOL_SIZE: usize = 8;
 
 /// Bytes a socket reads at once. The library's default reserves 128 KiB for each socket at its birth.
 const READ_BUFFER: usize = 4 * 1024;
-
-/// Longest waits when the hub goes away: for requests, for sockets, and for hints that wait to be sent. Together with
-/// room to spare below the 30 s that a container usually gets.
-const DRAIN: Duration = Duration::from_secs(10);
-const DRAIN_SOCKETS: Duration = Duration::from_secs(10);
-const DRAIN_PIPES: Duration = Duration::from_secs(3);
 
 /// Sockets that look at the store after a gap at the same time: half of the pool.
 const REPAIRS: usize = POOL_SIZE / 2;
@@ -172,7 +166,7 @@ impl Hub {
         Ok(hub)
     }
 
-    /// Serves until `shutdown` resolves, then says goodbye to each socket and waits for them.
+    /// Serves until `shutdown` resolves, then lets go of the sockets one by one and sends what hints of theirs are left.
     ///
     /// # Errors
     /// Whatever the listener fails with.
@@ -182,34 +176,39 @@ impl Hub {
         router: Router,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        let leaving = self.0.leaving.clone();
         // Frames are small and each is flushed: waiting for an acknowledgement to fill a packet only delays them.
         let listener = listener.tap_io(|tcp| {
             if let Err(error) = tcp.set_nodelay(true) {
                 warn!(%error, "TCP_NODELAY not set");
             }
         });
+        let leaver = self.clone();
         let goodbye = async move {
             shutdown.await;
-            info!("going away");
-            leaving.cancel();
+            info!(sockets = leaver.0.sockets.len(), "going away");
+            leaver.0.leaving.cancel();
         };
-        let overdue = async {
-            self.0.leaving.cancelled().await;
-            sleep(DRAIN).await;
+        let left = &self.0.leaving;
+        let after = |patience| async move {
+            left.cancelled().await;
+            sleep(patience).await;
+        };
+        let drained = async {
+            tokio::select! {
+                served = axum::serve(listener, router).with_graceful_shutdown(goodbye).into_future() => served?,
+                () = after(leaving::REQUESTS) => warn!("not all requests ended in time"),
+            }
+            self.0.sockets.close();
+            self.0.sockets.wait().await;
+            std::io::Result::Ok(())
         };
         tokio::select! {
-            served = axum::serve(listener, router).with_graceful_shutdown(goodbye).into_future() => served?,
-            // Somebody holds half a request open.
-            () = overdue => warn!("not all requests ended in time"),
-        }
-        self.0.sockets.close();
-        if timeout(DRAIN_SOCKETS, self.0.sockets.wait()).await.is_err() {
-            warn!(sockets = self.0.sockets.len(), "not all sockets ended in time");
+            drained = drained => drained?,
+            () = after(leaving::SOCKETS) => warn!(sockets = self.0.sockets.len(), "not all sockets ended in time"),
         }
         self.0.pipes_stop.cancel();
         let pipes = std::mem::take(&mut *self.0.pipes.lock().unwrap_or_else(PoisonError::into_inner));
-        if timeout(DRAIN_PIPES, join_all(pipes)).await.is_err() {
+        if timeout(leaving::PIPES, join_all(pipes)).await.is_err() {
             warn!("not all hints were sent in time; the sweep and the sockets find the facts");
         }
         Ok(())
@@ -263,6 +262,10 @@ async fn connect(
 ) -> Response {
     if !hub.allows(headers.get(header::ORIGIN)) {
         return (StatusCode::FORBIDDEN, "this origin may not connect").into_response();
+    }
+    // A request on a connection that was open before; new ones find the port closed.
+    if hub.0.leaving.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "0")], "going away").into_response();
     }
     let Some(place) = hub.0.registry.admit() else {
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], "this hub is full").into_response();

@@ -4,6 +4,7 @@
 mod bus;
 mod chat;
 mod dead_letters;
+mod drain;
 mod edges;
 mod faults;
 mod identity;

@@ -46,6 +46,8 @@ numbers! {
         user_sockets: usize = 20 in 1..1_000_000, "LIMIT_USER_SOCKETS";
         /// Sockets this hub holds at most.
         hub_sockets: usize = 100_000 in 1..10_000_000, "LIMIT_HUB_SOCKETS";
+        /// Sockets that this hub lets go in a second when it goes away; all of them within 5 s, however many there are.
+        leaves_per_second: u32 = 5_000 in 1..1_000_000, "LIMIT_LEAVES_PER_SECOND";
         /// Messages a minute one user may send through this hub, on average.
         user_messages_per_minute: u32 = 30 in 1..1_000_000_000, "LIMIT_USER_MESSAGES_PER_MINUTE";
         /// Messages one user may send at once.

@@ -29,6 +29,7 @@ use crate::{
     fanout::Event,
     handshake::{self, Entered},
     held::Hold,
+    leaving,
     registry::{Place, Presence},
     write,
 };
@@ -41,9 +42,6 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Pings in a row that may stay without any sign of life.
 const SILENT_PINGS: u32 = 2;
-
-/// The window over which sockets come back after this hub went away, in milliseconds.
-const RECONNECT_WINDOW_MS: u64 = 5_000;
 
 /// Serves a socket until it ends, and says goodbye.
 pub async fn serve(hub: Hub, mut socket: WebSocket, conversation: Option<ConversationId>, _place: Place) {
@@ -90,6 +88,8 @@ struct Session {
     bad_frames: u32,
     /// When to look at the store again, after it could not be reached.
     look_again: Option<Instant>,
+    /// When this socket shall go elsewhere, once its hub goes away.
+    leave: Option<Instant>,
 }
 
 /// Lets a socket in: authenticates, subscribes, sends what was missed, says `ready`.
@@ -124,6 +124,7 @@ async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<Conversati
         silent_pings: 0,
         bad_frames: 0,
         look_again: None,
+        leave: None,
     };
     for (_, turn) in turns.iter().filter(|(_, turn)| !turn.state.ended()) {
         session.begun(turn.id);
@@ -145,10 +146,11 @@ async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<Conversati
 }
 
 impl Session {
-    /// Serves until the socket ends, and returns why.
+    /// Serves until the socket ends, and returns why. What has come is seen through to its end: a hub that goes away is
+    /// noticed between two frames, so a message that is being stored then is answered first.
     async fn live(&mut self, socket: &mut WebSocket) -> Close {
         loop {
-            let leaving = self.hub.0.leaving.clone();
+            let away = self.hub.0.leaving.clone();
             let step = tokio::select! {
                 frame = socket.recv() => match frame {
                     Some(Ok(frame)) => Box::pin(self.hear(socket, frame)).await,
@@ -165,9 +167,15 @@ impl Session {
                     Box::pin(self.repair(socket)).await
                 }
                 () = sleep_until(self.expires) => Err(Close::Unauthenticated),
-                () = leaving.cancelled() => {
-                    let delay_ms = rand::random_range(0..RECONNECT_WINDOW_MS);
-                    write::frame(socket, &ServerFrame::Reconnect { delay_ms }).await.and(Err(Close::Restart))
+                () = away.cancelled(), if self.leave.is_none() => {
+                    let hub = &self.hub.0;
+                    let longer = leaving::moment(hub.sockets.len(), hub.limits.leaves_per_second);
+                    self.leave = Some(Instant::now() + longer);
+                    Ok(())
+                }
+                () = sleep_until(self.leave.unwrap_or(self.expires)), if self.leave.is_some() => {
+                    let frame = ServerFrame::Reconnect { delay_ms: leaving::delay_ms() };
+                    write::frame(socket, &frame).await.and(Err(Close::Restart))
                 }
             };
             if let Err(close) = step {
