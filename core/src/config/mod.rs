@@ -2,10 +2,12 @@
 //!
 //! A missing or malformed one stops the start with its name, never its value. `.env.example` lists them all.
 
+mod model;
 mod numbers;
 
 use std::{fmt, str::FromStr};
 
+pub use model::{Model, Provider};
 pub use numbers::{Limits, RawTimes, Times};
 
 /// Something that must not be printed.
@@ -294,6 +296,7 @@ mod tests {
         Edge::read(&mut env);
         Limits::read(&mut env);
         Times::read(&mut env);
+        Model::read(&mut env);
         for name in read.borrow().iter() {
             assert!(listed.contains(&name.as_str()), "{name} is not in .env.example");
         }
