@@ -2,8 +2,8 @@
 //!
 //! [`services`] starts private instances of Postgres, Redis and an SQS-compatible server; [`product`] runs the REST
 //! function, the hub and the orchestrator in this process, with [`pump`] in the part of the event source; [`demo`] fills
-//! a database; [`app`] gives each test a database of its own; [`clients`] are the two kinds of callers. [`lambda`] and
-//! [`hub_process`] run the real binaries instead.
+//! a database; [`app`] gives each test a database of its own; [`clients`] are the two kinds of callers; [`model`]
+//! plays a provider of models. [`lambda`] and [`hub_process`] run the real binaries instead.
 
 pub mod app;
 pub mod card;
@@ -12,6 +12,7 @@ pub mod demo;
 pub mod hub_process;
 pub mod lambda;
 pub mod mint;
+pub mod model;
 pub mod product;
 pub mod pump;
 pub mod services;
