@@ -7,12 +7,15 @@ use harness::{
     cache,
     clients::Answer,
     lambda::{Lambda, binaries},
-    product::{QueueKind, SqsAddress, sqs_client},
+    model::{Act, ScriptedModel},
+    product::{SqsAddress, sqs_client},
     pump::{create_queue, event, record},
     services::{Options, Services},
 };
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
+
+use crate::turns::silent;
 
 /// A queue of its own on the SQS-compatible server, which the first test starts that needs one.
 async fn queue(name: &str) -> SqsAddress {
@@ -35,8 +38,8 @@ async fn received(queue: &SqsAddress) -> Message {
     message
 }
 
-/// A function that knows what the app knows, and has a queue.
-async fn function(name: &str, app: &App, queue: &SqsAddress) -> Lambda {
+/// A function that knows what the app knows, has a queue, and `more` settings.
+async fn function(name: &str, app: &App, queue: &SqsAddress, more: &[(&'static str, String)]) -> Lambda {
     let env = [
         ("DATABASE_URL", app.setting.database_url.clone()),
         ("REDIS_URL", app.setting.redis_url.clone()),
@@ -44,6 +47,7 @@ async fn function(name: &str, app: &App, queue: &SqsAddress) -> Lambda {
         ("AWS_ENDPOINT_URL_SQS", queue.endpoint.clone()),
         ("JWT_SECRET", app.mint.secret().to_owned()),
     ];
+    let env = [env.as_slice(), more].concat();
     Lambda::start(&binaries().await.unwrap().join(name), &env).await.unwrap()
 }
 
@@ -59,7 +63,7 @@ fn fixture(name: &str, placeholders: &[(&str, String)]) -> Value {
 async fn the_rest_function_runs_as_lambda_runs_it() {
     let app = App::start().await.unwrap();
     let queue = queue("rest-function").await;
-    let function = function("conversations", &app, &queue).await;
+    let function = function("conversations", &app, &queue, &[]).await;
     function.ready().await.unwrap();
     let ben = app.user("ben@acme");
     let bearer = format!("Bearer {}", app.token(ben));
@@ -129,14 +133,9 @@ fn problem(answer: &Answer, status: u16, code: &str) {
 #[tokio::test]
 async fn the_orchestrator_function_runs_as_lambda_runs_it() {
     // Nothing listens at this product's queue, so nobody but the function runs a turn.
-    let away = SqsAddress {
-        endpoint: "http://127.0.0.1:1".to_owned(),
-        queue_url: "http://127.0.0.1:1/0/away".to_owned(),
-        dead_letters_url: "http://127.0.0.1:1/0/dead".to_owned(),
-    };
-    let app = App::with(|setting| setting.queue = QueueKind::Sqs(away)).await.unwrap();
+    let app = App::with(|setting| setting.queue = silent()).await.unwrap();
     let queue = queue("orchestrator-function").await;
-    let function = function("orchestrator", &app, &queue).await;
+    let function = function("orchestrator", &app, &queue, &[]).await;
     let conversation = app.conversation("ben@acme").await.unwrap();
     let mut socket = app.socket("ben@acme", &conversation).await.unwrap();
     let mut turns = Vec::new();
@@ -176,6 +175,48 @@ async fn the_orchestrator_function_runs_as_lambda_runs_it() {
 }
 
 #[tokio::test]
+async fn the_orchestrator_function_asks_the_provider_that_its_settings_name() {
+    let key = "sk-a-key-nobody-may-read";
+    let provider = ScriptedModel::start(move |asked| {
+        assert_eq!(asked.authorization, Some(format!("Bearer {key}")));
+        match asked.message.as_str() {
+            "fail" => Act::Refuse { status: 401, retry_after: None },
+            message => Act::answer(format!("{} heard {message}", asked.model)),
+        }
+    })
+    .await
+    .unwrap();
+    let app = App::with(|setting| setting.queue = silent()).await.unwrap();
+    app.owner().await.unwrap().execute("update agents set model = 'default'", &[]).await.unwrap();
+    let settings = [
+        ("MODEL_PROVIDER", "openai".to_owned()),
+        ("MODEL_BASE_URL", provider.base_url().to_owned()),
+        ("MODEL_API_KEY", key.to_owned()),
+        ("MODEL_DEFAULT", "vendor/small-1".to_owned()),
+        ("RUST_LOG", "trace".to_owned()),
+    ];
+    let function = function("orchestrator", &app, &queue("provider").await, &settings).await;
+    let (ben, conversation) = (app.user("ben@acme"), app.conversation("ben@acme").await.unwrap());
+    let mut socket = app.socket("ben@acme", &conversation).await.unwrap();
+    for (text, frame, field, told) in
+        [("whispered", "response", "text", "vendor/small-1 heard whispered"), ("fail", "error", "code", "model_failed")]
+    {
+        socket.message(text, None).await.unwrap();
+        let turn: TurnId = serde_json::from_value(socket.until("accepted").await.unwrap()["turn_id"].clone()).unwrap();
+        let job = Job::web(ben.tenant.unwrap(), conversation.parse().unwrap(), ben.id, turn).body();
+        let answer = function.invoke(&event(vec![record("hint", &job)])).await.unwrap();
+        assert_eq!(answer["batchItemFailures"], json!([]));
+        assert_eq!(socket.until(frame).await.unwrap()[field], told);
+    }
+    let said = function.said();
+    assert!(said.contains("the provider answered 401"), "{said}");
+    for hidden in [key, "whispered"] {
+        assert!(!said.contains(hidden), "{hidden} is in the log, even at its most talkative: {said}");
+    }
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_function_without_its_settings_says_which_are_missing_and_exits() {
     let folder = binaries().await.unwrap();
     let secret = "a-password-nobody-may-read";
@@ -194,6 +235,7 @@ async fn a_function_without_its_settings_says_which_are_missing_and_exits() {
             ("DATABASE_URL", format!("postgres://{secret}")),
             ("TURN_LEASE_MS", secret.to_owned()),
             ("LIMIT_TEXT_CHARS", secret.to_owned()),
+            ("MODEL_PROVIDER", secret.to_owned()),
         ];
         let function = Lambda::start(&folder.join(name), &half).await.unwrap();
         let error = format!("{:#}", function.invoke(&json!({})).await.unwrap_err());

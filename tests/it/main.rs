@@ -10,6 +10,7 @@ mod faults;
 mod identity;
 mod lambda;
 mod messages;
+mod model;
 mod original;
 mod queue;
 mod services;

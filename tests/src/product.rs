@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app,
+    clients::http,
     pump::{self, Functions},
 };
 
@@ -164,7 +165,7 @@ impl Product {
     /// # Errors
     /// If one does not in time.
     pub async fn answers(&self) -> Result<()> {
-        let http = reqwest::Client::new();
+        let http = http();
         for probe in ["/readyz".to_owned(), format!("{}/readyz", conversations::BASE)] {
             app::until(&probe, || async {
                 let asked = http.get(format!("{}{probe}", self.rest())).send().await;

@@ -19,7 +19,7 @@ use chat_core::{
     store::Store,
 };
 
-use model::{Builtin, Model};
+use model::{Model, Models, provider::Patience};
 
 /// Connections an environment holds: it runs a batch of turns side by side, each in short transactions.
 const POOL_SIZE: usize = 2;
@@ -50,12 +50,13 @@ impl Orchestrator {
         let redis = config::Redis::read(&mut env);
         let queue = config::Queue::read(&mut env);
         let times = Times::read(&mut env);
-        let (database, redis, queue, times) = env.finish((database, redis, queue, times))?;
+        let model = config::Model::read(&mut env);
+        let (database, redis, queue, times, model) = env.finish((database, redis, queue, times, model))?;
         Ok(Self {
             store: Store::connect(&database).await?,
             queue: Arc::new(Sqs::connect(&queue).await),
             publisher: Publisher::new(&redis)?,
-            model: Arc::new(Builtin),
+            model: Arc::new(Models::new(&model, Patience::within(times.turn))?),
             times,
         })
     }
