@@ -1,10 +1,13 @@
-//! A TCP proxy that counts the round trips on a connection: how often the client spoke after it had been answered. And
-//! can hold back what the client says.
+//! A TCP proxy in front of one server, with which a link between two programs is counted, held, cut and trapped.
+//!
+//! Faults of the network are here and nowhere in the product: a link that is *held* is silent without being closed; one
+//! that is *cut* is closed and refused; a *trap* waits for a request that holds certain bytes and swallows either it or
+//! its answer, so that a process can be killed just before or just after its server did what it asked.
 
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
@@ -15,15 +18,64 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::watch,
+    sync::{oneshot, watch},
 };
 
 /// A proxy in front of one server.
 pub struct Wire {
     /// Where to connect instead.
     pub address: SocketAddr,
-    trips: Arc<AtomicUsize>,
-    held: watch::Sender<bool>,
+    shared: Arc<Shared>,
+}
+
+/// What a trap does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Holds the whole link, the request included, until it is let go: what happens meanwhile happens before it.
+    Before,
+    /// Swallows the request: the server never sees it.
+    Asked,
+    /// Swallows the answer: the server has done what was asked, and the client never hears of it.
+    Answered,
+}
+
+struct Shared {
+    server: Mutex<SocketAddr>,
+    trips: AtomicUsize,
+    mood: watch::Sender<Mood>,
+    trap: Mutex<Option<Trap>>,
+}
+
+/// What the link does with its connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mood {
+    state: State,
+    /// Connections of an older generation have been severed.
+    generation: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    Held,
+    Cut,
+}
+
+struct Trap {
+    needle: Vec<u8>,
+    moment: Moment,
+    sprung: oneshot::Sender<()>,
+}
+
+/// What the two directions of a connection know of each other.
+#[derive(Default)]
+struct Conn {
+    /// The client has spoken since the server did.
+    asked: AtomicBool,
+    /// A trap has this connection: neither half reaches its receiver any more.
+    swallows: Mutex<Option<Moment>>,
+    /// To be told once the trapped answer comes.
+    sprung: Mutex<Option<oneshot::Sender<()>>>,
 }
 
 impl Wire {
@@ -34,57 +86,171 @@ impl Wire {
     pub async fn before(server: SocketAddr) -> std::io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
-        let trips = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&trips);
-        let (held, holding) = watch::channel(false);
-        let never = watch::channel(false).1;
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let Ok(server) = TcpStream::connect(server).await else { continue };
-                // Each packet passes as it is; waiting to fill one would merge what was sent apart.
-                if client.set_nodelay(true).and(server.set_nodelay(true)).is_err() {
-                    continue;
-                }
-                let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-                let answered = Arc::new(AtomicBool::new(true));
-                let (speaks, answers) = (Arc::clone(&answered), answered);
-                let counted = Arc::clone(&counted);
-                let holding = holding.clone();
-                tokio::spawn(pass(from_client, to_server, holding, move || {
-                    if speaks.swap(false, Ordering::SeqCst) {
-                        counted.fetch_add(1, Ordering::SeqCst);
-                    }
-                }));
-                tokio::spawn(pass(from_server, to_client, never.clone(), move || {
-                    answers.store(true, Ordering::SeqCst)
-                }));
-            }
+        let shared = Arc::new(Shared {
+            server: Mutex::new(server),
+            trips: AtomicUsize::new(0),
+            mood: watch::Sender::new(Mood { state: State::Open, generation: 0 }),
+            trap: Mutex::new(None),
         });
-        Ok(Self { address, trips, held })
+        tokio::spawn(accept(listener, Arc::downgrade(&shared)));
+        Ok(Self { address, shared })
     }
 
-    /// Keeps what clients say from the server, or lets it pass again.
+    /// Leads new connections to another server; those that stand stay.
+    pub fn lead_to(&self, server: SocketAddr) {
+        *lock(&self.shared.server) = server;
+    }
+
+    /// Holds back whatever either side says, without a word, or lets it pass again.
     pub fn hold(&self, held: bool) {
-        // Without connections nobody needs to know.
-        self.held.send_replace(held);
+        self.shared.mood.send_modify(|mood| mood.state = if held { State::Held } else { State::Open });
     }
 
-    /// Round trips since the start, on all connections.
+    /// Closes every connection and refuses new ones, or lets them in again.
+    pub fn cut(&self, cut: bool) {
+        self.shared.mood.send_modify(|mood| {
+            mood.state = if cut { State::Cut } else { State::Open };
+            mood.generation += 1;
+        });
+    }
+
+    /// Closes every connection; new ones are welcome.
+    pub fn sever(&self) {
+        self.cut(false);
+    }
+
+    /// Waits for a request that holds `needle`, and says so once it came. A connection that had something swallowed passes
+    /// nothing any more. The last trap set is the one that holds; dropping the receiver disarms it.
+    pub fn trap(&self, needle: &str, moment: Moment) -> oneshot::Receiver<()> {
+        let (sprung, receiver) = oneshot::channel();
+        *lock(&self.shared.trap) = Some(Trap { needle: needle.as_bytes().to_vec(), moment, sprung });
+        receiver
+    }
+
+    /// Round trips since the start, on all connections: how often a client spoke after it had been answered.
     #[must_use]
     pub fn trips(&self) -> usize {
-        self.trips.load(Ordering::SeqCst)
+        self.shared.trips.load(Ordering::SeqCst)
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut holding: watch::Receiver<bool>, seen: impl Fn()) {
-    let mut buffer = vec![0; 64 * 1024];
-    while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        seen();
-        if *holding.borrow() && holding.wait_for(|held| !held).await.is_err() {
-            return;
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.cut(true);
+    }
+}
+
+async fn accept(listener: TcpListener, shared: std::sync::Weak<Shared>) {
+    while let Ok((client, _)) = listener.accept().await {
+        let Some(shared) = shared.upgrade() else { return };
+        let mood = *shared.mood.borrow();
+        if mood.state == State::Cut {
+            continue;
         }
-        if to.write_all(&buffer[..read]).await.is_err() {
-            return;
+        tokio::spawn(async move {
+            let server = *lock(&shared.server);
+            let Ok(server) = TcpStream::connect(server).await else { return };
+            // Each packet passes as it is; waiting to fill one would merge what was sent apart.
+            if client.set_nodelay(true).and(server.set_nodelay(true)).is_err() {
+                return;
+            }
+            let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+            let conn = Arc::new(Conn::default());
+            let asks = Pass { shared: Arc::clone(&shared), conn: Arc::clone(&conn), born: mood.generation };
+            let answers = Pass { shared, conn, born: mood.generation };
+            tokio::join!(asks.requests(from_client, to_server), answers.answers(from_server, to_client));
+        });
+    }
+}
+
+/// One direction of one connection.
+struct Pass {
+    shared: Arc<Shared>,
+    conn: Arc<Conn>,
+    born: usize,
+}
+
+impl Pass {
+    async fn requests(self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+        let mut buffer = vec![0; 64 * 1024];
+        // The end of what passed before: a needle may lie across two reads.
+        let mut tail = Vec::new();
+        while let Some(said) = self.next(&mut from, &mut buffer).await {
+            if !self.conn.asked.swap(true, Ordering::SeqCst) {
+                self.shared.trips.fetch_add(1, Ordering::SeqCst);
+            }
+            self.spring(&mut tail, said);
+            if !self.may_pass().await {
+                return;
+            }
+            let swallowed = *lock(&self.conn.swallows) == Some(Moment::Asked);
+            if !swallowed && to.write_all(said).await.is_err() {
+                return;
+            }
         }
     }
+
+    async fn answers(self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+        let mut buffer = vec![0; 64 * 1024];
+        while let Some(said) = self.next(&mut from, &mut buffer).await {
+            self.conn.asked.store(false, Ordering::SeqCst);
+            if lock(&self.conn.swallows).is_none() {
+                if to.write_all(said).await.is_err() {
+                    return;
+                }
+            } else if let Some(sprung) = lock(&self.conn.sprung).take() {
+                // Whoever set the trap may have gone home.
+                let _ = sprung.send(());
+            }
+        }
+    }
+
+    /// The next bytes that may pass; `None` once the connection has ended.
+    async fn next<'b>(&self, from: &mut OwnedReadHalf, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+        let mut moods = self.shared.mood.subscribe();
+        let read = tokio::select! {
+            read = from.read(buffer) => read.ok().filter(|read| *read > 0)?,
+            _ = moods.wait_for(|mood| mood.generation != self.born) => return None,
+        };
+        self.may_pass().await.then(|| &buffer[..read])
+    }
+
+    /// Waits while the link is held; false if it was severed.
+    async fn may_pass(&self) -> bool {
+        let mut moods = self.shared.mood.subscribe();
+        let severed = |mood: &Mood| mood.generation != self.born;
+        let mood = moods.wait_for(|mood| severed(mood) || mood.state != State::Held).await;
+        mood.is_ok_and(|mood| !severed(&mood))
+    }
+
+    /// Closes the trap over this connection if what is said springs it.
+    fn spring(&self, tail: &mut Vec<u8>, said: &[u8]) {
+        let mut trap = lock(&self.shared.trap);
+        if trap.as_ref().is_some_and(|trap| trap.sprung.is_closed()) {
+            *trap = None;
+        }
+        let Some(needle) = trap.as_ref().map(|trap| trap.needle.as_slice()) else { return tail.clear() };
+        tail.extend_from_slice(said);
+        let found = tail.windows(needle.len()).any(|window| window == needle);
+        let kept = tail.len().min(needle.len() - 1);
+        tail.drain(..tail.len() - kept);
+        if !found {
+            return;
+        }
+        let Some(Trap { moment, sprung, .. }) = trap.take() else { return };
+        *lock(&self.conn.swallows) = (moment != Moment::Before).then_some(moment);
+        // Whoever set the trap may have gone home.
+        match moment {
+            Moment::Before => {
+                self.shared.mood.send_modify(|mood| mood.state = State::Held);
+                let _ = sprung.send(());
+            }
+            Moment::Asked => drop(sprung.send(())),
+            Moment::Answered => *lock(&self.conn.sprung) = Some(sprung),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -21,6 +21,10 @@ use crate::{close::Close, fanout::Event, write};
 /// Messages read at once when catching up.
 const CATCH_UP: i64 = 200;
 
+/// Looks in a row at most while numbers are missing: one tells the reset that took them, the next finds nothing missing.
+/// More than that takes somebody who resets as fast as we look.
+const LOOKS: u32 = 4;
+
 impl Session {
     /// Something was published.
     pub(super) async fn relay(&mut self, socket: &mut WebSocket, event: Arc<Event>) -> Result<(), Close> {
@@ -85,7 +89,9 @@ impl Session {
     /// open when it left is among the newest turns.
     pub(super) async fn resume(&mut self, socket: &mut WebSocket, turns: &[(i64, Turn)]) -> Result<(), Close> {
         let seen = self.last_seq;
-        self.catch_up(socket, self.seat.last_seq).await?;
+        if self.catch_up(socket, self.seat.last_seq).await? == Numbers::Missing {
+            self.look(socket, i64::MAX).await?;
+        }
         let missed = turns
             .iter()
             .rev()
@@ -118,7 +124,7 @@ impl Session {
         self.look_again = None;
         let hub = self.hub.clone();
         let turn_to_look = hub.0.repairs.acquire().await;
-        let looked = self.look(socket).await;
+        let looked = self.look(socket, i64::MAX).await;
         drop(turn_to_look);
         if looked == Err(Close::Overloaded) {
             self.look_again = Some(Instant::now() + Duration::from_millis(rand::random_range(500..2_000)));
@@ -127,18 +133,29 @@ impl Session {
         looked
     }
 
-    async fn look(&mut self, socket: &mut WebSocket) -> Result<(), Close> {
-        let standing = self.hub.0.store.standing(&self.identity, self.seat.conversation).await;
-        let (seat, turns) = standing.map_err(|error| Close::put_out(&error))?;
-        self.seat = seat;
-        self.hold.heard_epoch(seat.epoch);
-        if seat.epoch > self.epoch {
-            self.epoch = seat.epoch;
-            self.open.clear();
-            write::frame(socket, &ServerFrame::Reset { epoch: seat.epoch }).await?;
-        }
-        self.catch_up(socket, seat.last_seq).await?;
-        self.hold.heard(seat.last_seq);
+    /// Brings this socket to where the store is, up to a place; what comes after it this socket hears otherwise.
+    async fn look(&mut self, socket: &mut WebSocket, until: i64) -> Result<(), Close> {
+        let mut looks = 0;
+        let (until, turns) = loop {
+            let standing = self.hub.0.store.standing(&self.identity, self.seat.conversation).await;
+            let (seat, turns) = standing.map_err(|error| Close::put_out(&error))?;
+            self.seat = seat;
+            self.hold.heard_epoch(seat.epoch);
+            if seat.epoch > self.epoch {
+                self.epoch = seat.epoch;
+                self.open.clear();
+                write::frame(socket, &ServerFrame::Reset { epoch: seat.epoch }).await?;
+            }
+            let until = seat.last_seq.min(until);
+            let numbers = self.catch_up(socket, until).await?;
+            looks += 1;
+            // What is missing was taken by a reset: the one just told, or one that came between the two reads and has to
+            // be told before anything else is.
+            if numbers == Numbers::AllThere || looks == LOOKS {
+                break (until, turns);
+            }
+        };
+        self.hold.heard(until);
         for open in std::mem::take(&mut self.open) {
             match turns.iter().find(|(_, turn)| turn.id == open) {
                 Some((_, turn)) if !turn.state.ended() => self.open.push(open),
@@ -150,24 +167,44 @@ impl Session {
         Ok(())
     }
 
+    /// Brings this socket up to its own message, which it hears of by `accepted`.
+    pub(super) async fn catch_up_before(&mut self, socket: &mut WebSocket, seq: i64) -> Result<(), Close> {
+        match self.catch_up(socket, seq - 1).await? {
+            Numbers::AllThere => Ok(()),
+            Numbers::Missing => self.look(socket, seq - 1).await,
+        }
+    }
+
     /// Writes what is stored after `last_seq`, up to `until`. Numbers whose messages a reset has taken are passed over.
-    pub(super) async fn catch_up(&mut self, socket: &mut WebSocket, until: i64) -> Result<(), Close> {
+    async fn catch_up(&mut self, socket: &mut WebSocket, until: i64) -> Result<Numbers, Close> {
         let conversation = self.seat.conversation;
+        let mut numbers = Numbers::AllThere;
         while self.last_seq < until {
             let after = Page::After(Position::Seq(self.last_seq));
             let page = self.hub.0.store.messages(&self.identity, conversation, after, CATCH_UP, Action::Stay).await;
             let (_, messages, more) = page.map_err(|error| Close::put_out(&error))?;
             let beyond = messages.last().is_some_and(|last| last.seq > until);
             for message in messages.into_iter().take_while(|message| message.seq <= until) {
+                if message.seq > self.last_seq + 1 {
+                    numbers = Numbers::Missing;
+                }
                 self.last_seq = message.seq;
                 let frame = message.into_frame(conversation);
                 self.note(&frame);
                 write::frame(socket, &frame).await?;
             }
-            if !more || beyond {
-                self.last_seq = self.last_seq.max(until);
+            if (!more || beyond) && self.last_seq < until {
+                numbers = Numbers::Missing;
+                self.last_seq = until;
             }
         }
-        Ok(())
+        Ok(numbers)
     }
+}
+
+/// Whether every number was there that was looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Numbers {
+    AllThere,
+    Missing,
 }

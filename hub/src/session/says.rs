@@ -118,7 +118,7 @@ impl Session {
             self.publish(ServerFrame::Message { message: accepted.message(&seat, text) });
         }
         if accepted.seq > self.last_seq + 1 {
-            self.catch_up(socket, accepted.seq - 1).await?;
+            self.catch_up_before(socket, accepted.seq).await?;
         }
         self.last_seq = self.last_seq.max(accepted.seq);
         write::frame(socket, &answer).await?;
