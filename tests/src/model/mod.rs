@@ -65,6 +65,8 @@ pub enum Act {
         text: String,
         /// Events that it comes in, at most.
         pieces: usize,
+        /// Time before the first piece and between two.
+        pause: Duration,
     },
     /// Stream that much, then end the body properly, but without `finish_reason` and `[DONE]`.
     EndEarly {

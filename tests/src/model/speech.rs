@@ -64,9 +64,8 @@ async fn complete(State(provider): State<Arc<Provider>>, headers: HeaderMap, bod
             open.ends_as(Outcome::Refused(503));
             refusal(503, None)
         }
-        Act::CutAfter { text, pieces } => {
-            Streamed { open, pause: at_once, pieces: parts(&text, pieces), end: Vec::new(), cut: true }
-                .body(&provider.stop)
+        Act::CutAfter { text, pieces, pause } => {
+            Streamed { open, pause, pieces: parts(&text, pieces), end: Vec::new(), cut: true }.body(&provider.stop)
         }
         Act::EndEarly { text } => {
             Streamed { open, pause: at_once, pieces: parts(&text, 1), end: Vec::new(), cut: false }.body(&provider.stop)

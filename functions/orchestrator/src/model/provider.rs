@@ -41,14 +41,14 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// What fits into a turn of this length. First guesses: half of the default turn for the first token, so that
-    /// whoever hangs is found out while the turn can still say so.
+    /// What fits into a turn of this length: at most half of it for the first token, so that whoever hangs is found out
+    /// while the turn can still say so. The rest are first guesses.
     #[must_use]
     pub fn within(turn: Duration) -> Self {
         Self {
             connect: Duration::from_secs(5),
-            first_token: Duration::from_secs(90),
-            idle: Duration::from_secs(30),
+            first_token: turn / 2,
+            idle: Duration::from_secs(30).min(turn / 2),
             pause: Duration::from_millis(500),
             turn,
         }
