@@ -17,6 +17,7 @@ pub mod ids;
 pub mod job;
 pub mod keys;
 pub mod message;
+pub mod sabotage;
 pub mod text;
 pub mod timestamp;
 pub mod token;

@@ -5,10 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{Message, client::IntoClientRequest, http::HeaderValue},
@@ -114,6 +111,15 @@ impl Rest {
     }
 }
 
+/// What a socket brings.
+#[derive(Debug)]
+pub enum Heard {
+    /// A frame, as it was written.
+    Frame(String),
+    /// The end, with its code; `None` if the connection ended without one.
+    Close(Option<u16>),
+}
+
 /// A socket.
 pub struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
@@ -181,13 +187,21 @@ impl Socket {
     /// # Errors
     /// If the socket ends first, with its close code in the message, or nothing comes.
     pub async fn next_within(&mut self, patience: Duration) -> Result<Value> {
-        let deadline = Instant::now() + patience;
+        match timeout(patience, self.hear()).await.map_err(|_| anyhow!("no frame came"))? {
+            Heard::Frame(text) => Ok(serde_json::from_str(&text)?),
+            Heard::Close(Some(code)) => bail!("closed with {code}"),
+            Heard::Close(None) => bail!("the connection ended"),
+        }
+    }
+
+    /// What comes next, however long it takes. Loses nothing when cancelled.
+    pub async fn hear(&mut self) -> Heard {
         loop {
-            let message = timeout_at(deadline, self.stream.next()).await.map_err(|_| anyhow!("no frame came"))?;
-            match message.context("the connection ended")?? {
-                Message::Text(text) => return Ok(serde_json::from_str(&text)?),
-                Message::Close(frame) => bail!("closed with {:?}", frame.map(|frame| u16::from(frame.code))),
-                Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            match self.stream.next().await {
+                Some(Ok(Message::Text(text))) => return Heard::Frame(text.as_str().to_owned()),
+                Some(Ok(Message::Close(frame))) => return Heard::Close(frame.map(|frame| frame.code.into())),
+                Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                Some(Err(_)) | None => return Heard::Close(None),
             }
         }
     }
@@ -219,14 +233,13 @@ impl Socket {
     /// # Errors
     /// If the socket stays open.
     pub async fn closed(&mut self) -> Result<Option<u16>> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let message = timeout_at(deadline, self.stream.next()).await.context("the socket stays open")?;
-            match message {
-                Some(Ok(Message::Close(frame))) => return Ok(frame.map(|frame| frame.code.into())),
-                Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Ok(None),
+        let closed = async {
+            loop {
+                if let Heard::Close(code) = self.hear().await {
+                    return code;
+                }
             }
-        }
+        };
+        timeout(PATIENCE, closed).await.context("the socket stays open")
     }
 }

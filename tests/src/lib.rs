@@ -6,6 +6,8 @@
 //! plays a provider of models. [`lambda`] and [`hub_process`] run the real binaries instead.
 
 pub mod app;
+pub mod balancer;
+pub mod campaign;
 pub mod card;
 pub mod clients;
 pub mod demo;

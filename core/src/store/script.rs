@@ -17,7 +17,10 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, Row, error::SqlState, types::ToSql};
 
 use super::ANSWER_TIMEOUT;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    sabotage::statement,
+};
 
 /// One statement and its parameters.
 pub(crate) type Step<'a> = (&'static str, &'a [&'a (dyn ToSql + Sync)]);
@@ -65,7 +68,7 @@ async fn on(loan: &mut Loan, begin: &str, steps: &[Step<'_>]) -> Result<Vec<Vec<
     let mut prepared = Vec::with_capacity(steps.len());
     for (sql, _) in steps {
         // Cached with the connection; these are the last awaits before BEGIN.
-        prepared.push(conn.prepare_cached(sql).await.map_err(translate)?);
+        prepared.push(conn.prepare_cached(statement(sql)).await.map_err(translate)?);
     }
     *whole = false;
     let client: &Client = conn;

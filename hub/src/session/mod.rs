@@ -16,6 +16,7 @@ use chat_core::{
     event::ServerFrame,
     ids::{ConversationId, SocketId, TurnId},
     keys::webchat_response_key,
+    sabotage::{Defence, out},
     store::door::{Action, Seat},
     timestamp::Timestamp,
     token::{Identity, LEEWAY_SECONDS},
@@ -97,9 +98,15 @@ async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<Conversati
     let Entered { identity, seat, seen } = handshake::enter(hub, socket, conversation).await?;
     let presence = hub.0.registry.enter(identity.user_id).map_err(|error| Close::from(&error))?;
     let topic = webchat_response_key(seat.tenant(), seat.conversation);
-    let subscription = hub.0.subscriber.subscribe(topic, SUBSCRIBE_PATIENCE).await;
-    // Whatever happened before the confirmation is in the store now, and the rest comes to the mailbox.
-    let standing = hub.0.store.standing(&identity, seat.conversation).await;
+    let listening = hub.0.subscriber.subscribe(topic, SUBSCRIBE_PATIENCE);
+    let reading = hub.0.store.standing(&identity, seat.conversation);
+    // Whatever happened before the confirmation is in the store then, and the rest comes to the mailbox.
+    let (subscription, standing) = if out(Defence::SubscribeFirst) {
+        let standing = reading.await;
+        (listening.await, standing)
+    } else {
+        (listening.await, reading.await)
+    };
     let (seat, turns) = standing.map_err(|error| Close::of(&error))?;
     let hold = hub.0.held.hold(&seat, subscription.topic().clone());
 

@@ -7,6 +7,7 @@ use chat_core::{
     conversation::{Turn, TurnState},
     event::ServerFrame,
     ids::TurnId,
+    sabotage::{Defence, out},
     store::{
         door::Action,
         messages::{Page, Position},
@@ -89,7 +90,7 @@ impl Session {
     /// open when it left is among the newest turns.
     pub(super) async fn resume(&mut self, socket: &mut WebSocket, turns: &[(i64, Turn)]) -> Result<(), Close> {
         let seen = self.last_seq;
-        if self.catch_up(socket, self.seat.last_seq).await? == Numbers::Missing {
+        if !out(Defence::Reread) && self.catch_up(socket, self.seat.last_seq).await? == Numbers::Missing {
             self.look(socket, i64::MAX).await?;
         }
         let missed = turns

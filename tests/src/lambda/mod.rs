@@ -42,12 +42,13 @@ use http::{http_answer, http_event};
 /// Source: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>, "Invocation payload".
 const MAX_ANSWER_BYTES: usize = 6 * 1024 * 1024;
 
-/// What the workspace deploys, by the names of the binaries: the functions and the hub.
+/// What is deployed of the workspace, by the names of the binaries.
 const DEPLOYED: &[&str] = &["conversations", "dead_letters", "hub", "orchestrator"];
 
 /// A function that runs, alone in its environment. Dropping it kills the process.
 pub struct Lambda {
     name: String,
+    pid: u32,
     began: Instant,
     calls: mpsc::Sender<Call>,
     first_poll: watch::Receiver<Option<Instant>>,
@@ -119,6 +120,7 @@ impl Lambda {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("could not start {}", program.display()))?;
+        let pid = child.id().context("it has only just begun")?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let heard = Arc::clone(&said);
         tasks.spawn(async move {
@@ -126,7 +128,7 @@ impl Lambda {
             // Whoever does not listen does not want to know.
             let _ = exited.send(status.ok());
         });
-        Ok(Self { name, began, calls, first_poll, exit, said, _tasks: tasks })
+        Ok(Self { name, pid, began, calls, first_poll, exit, said, _tasks: tasks })
     }
 
     /// Waits until the function has asked for its first event; returns the time from exec to then.
@@ -167,6 +169,18 @@ impl Lambda {
     ) -> Result<Answer> {
         let answer = self.invoke(&http_event(method, path, headers, body)).await?;
         http_answer(&answer).with_context(|| format!("no answer for an HTTP API: {answer}"))
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Whether the process has ended.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.exit.borrow().is_some()
     }
 
     /// Waits until the function ends by itself.
@@ -304,33 +318,49 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The folder with the binaries of the functions and the hub, of the profile that this process was built with; built where they are
-/// missing or old. Cargo builds a package's binaries for that package's tests alone, and these are others'.
+/// The folder with the deployed binaries, of the profile that this process was built with; built where they are missing or
+/// old. Cargo builds a package's binaries for that package's tests alone, and these are others'.
 ///
 /// # Errors
 /// What the compiler says.
 pub async fn binaries() -> Result<PathBuf> {
     static FOLDER: OnceCell<PathBuf> = OnceCell::const_new();
-    FOLDER.get_or_try_init(build).await.cloned()
+    FOLDER.get_or_try_init(own_profile).await.cloned()
 }
 
-#[expect(clippy::disallowed_methods, reason = "names a program, not a setting")]
-async fn build() -> Result<PathBuf> {
+/// The folder with binaries whose defences can be taken out, built in a target folder of their own so that nobody takes
+/// them for others.
+///
+/// # Errors
+/// What the compiler says.
+pub async fn sabotaged_binaries() -> Result<PathBuf> {
+    let target = crate::cache().join("sabotage");
+    build(&target, "dev", &["--features", "chat-core/sabotage"]).await?;
+    Ok(target.join("debug"))
+}
+
+async fn own_profile() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     // target/PROFILE/deps/it-0123456789abcdef, but a binary such as `local` is in target/PROFILE itself.
     let folder = own.parent().context("a program in no folder")?;
     let folder = if folder.ends_with("deps") { folder.parent().context("deps/ in no folder")? } else { folder };
     let profile = folder.file_name().and_then(|name| name.to_str()).context("a profile's folder")?;
     let target = folder.parent().context("a profile's folder in no target folder")?;
+    build(target, if profile == "debug" { "dev" } else { profile }, &[]).await?;
+    Ok(folder.to_owned())
+}
+
+#[expect(clippy::disallowed_methods, reason = "names a program, not a setting")]
+async fn build(target: &Path, profile: &str, features: &[&str]) -> Result<()> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut command = Command::new(cargo);
     // The whole workspace, because the features of shared dependencies add up over what is built together.
-    command.args(["build", "--workspace", "--quiet", "--profile", if profile == "debug" { "dev" } else { profile }]);
+    command.args(["build", "--workspace", "--quiet", "--profile", profile]).args(features);
     command.args(DEPLOYED.iter().flat_map(|name| ["--bin", name]));
     command.arg("--target-dir").arg(target).current_dir(env!("CARGO_MANIFEST_DIR"));
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.context("could not start cargo")?;
     if !output.status.success() {
         bail!("cargo could not build what is deployed:\n{}", String::from_utf8_lossy(&output.stderr));
     }
-    Ok(folder.to_owned())
+    Ok(())
 }

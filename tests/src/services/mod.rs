@@ -86,6 +86,17 @@ impl Services {
         Ok(self.sqs.insert(sqs))
     }
 
+    /// Kills Redis, with all that it holds, and starts another on another port.
+    ///
+    /// # Errors
+    /// As [`Services::start`]. There is no Redis then.
+    pub async fn replace_redis(&mut self) -> Result<()> {
+        self.redis.service.kill(&self.watchdog).await?;
+        let site = Site { folder: &self.folder, root: self.root, watchdog: &self.watchdog, say: &|_| {} };
+        self.redis = Redis::start(&site).await?;
+        Ok(())
+    }
+
     /// Ends whatever the caller starts beside the services, by the same rule.
     #[must_use]
     pub fn watchdog(&self) -> &Watchdog {

@@ -109,6 +109,12 @@ impl Service {
         unreachable!("the last attempt returns")
     }
 
+    /// Ends the process without a word, and takes note of it.
+    pub(super) async fn kill(&mut self, watchdog: &Watchdog) -> Result<()> {
+        self.child.kill().await?;
+        watchdog.forgets(self.pid)
+    }
+
     /// Takes note of the end of a process the watchdog has ended. Should somebody have killed
     /// the watchdog itself, ends it the hard way.
     pub(super) async fn reap(mut self) -> Result<()> {

@@ -86,6 +86,9 @@ fn as_server(found: PathBuf, folder: &Path) -> Result<PathBuf> {
         return Ok(found);
     }
     let server = folder.join("redis-server");
+    if server.exists() {
+        return Ok(server);
+    }
     symlink(&found, &server).with_context(|| format!("could not link {} to {}", server.display(), found.display()))?;
     Ok(server)
 }

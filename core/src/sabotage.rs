@@ -1,0 +1,94 @@
+//! Defences that can be taken out, one in a process, so that the fault campaign can show that it would notice.
+//!
+//! The feature `sabotage` is for builds made for that purpose, in a folder of their own; without it nothing here can be
+//! taken out, and a release refuses to be built with it. What stands in SQL is taken out of the statements on their way to
+//! Postgres, so that the store itself knows nothing of this.
+
+#[cfg(all(feature = "sabotage", not(debug_assertions)))]
+compile_error!("the feature `sabotage` takes defences out; a release must not have it");
+
+/// A defence, named as the campaign names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defence {
+    /// A socket listens before it reads.
+    SubscribeFirst,
+    /// A socket that comes back is sent what it missed.
+    Reread,
+    /// The conversation is locked before anything looks at more than one of its rows.
+    Lock,
+    /// Turns left lying are found.
+    Sweep,
+    /// Whoever is not a turn's worker any more cannot end it.
+    Fence,
+}
+
+/// Whether a defence is out. Never, but in a build for sabotage that was started so.
+#[must_use]
+pub fn out(defence: Defence) -> bool {
+    #[cfg(feature = "sabotage")]
+    return taken::defence() == Some(defence);
+    #[cfg(not(feature = "sabotage"))]
+    {
+        let _ = defence;
+        false
+    }
+}
+
+/// A statement as it is sent: as it is, but for a defence that is out.
+#[cfg(feature = "store")]
+pub(crate) fn statement(sql: &'static str) -> &'static str {
+    #[cfg(feature = "sabotage")]
+    return taken::statement(sql);
+    #[cfg(not(feature = "sabotage"))]
+    sql
+}
+
+#[cfg(feature = "sabotage")]
+mod taken {
+    use std::{
+        collections::HashMap,
+        sync::{Mutex, OnceLock, PoisonError},
+    };
+
+    use super::Defence;
+
+    /// The defence that `SABOTAGE` names.
+    pub(super) fn defence() -> Option<Defence> {
+        static OUT: OnceLock<Option<Defence>> = OnceLock::new();
+        *OUT.get_or_init(|| {
+            let name = crate::config::process("SABOTAGE").filter(|name| !name.is_empty())?;
+            let defences = [
+                ("subscribe-first", Defence::SubscribeFirst),
+                ("re-read", Defence::Reread),
+                ("lock", Defence::Lock),
+                ("sweep", Defence::Sweep),
+                ("fence", Defence::Fence),
+            ];
+            let found = defences.into_iter().find(|(known, _)| *known == name);
+            Some(found.expect("SABOTAGE names a defence").1)
+        })
+    }
+
+    /// What is taken out of the statements, and what stands there instead; each parameter stays in use.
+    fn replacements() -> &'static [(&'static str, &'static str)] {
+        match defence() {
+            Some(Defence::Lock) => &[(crate::store::LOCK, "select $1::uuid")],
+            Some(Defence::Sweep) => &[("limit $5\n      for no key update", "limit $5 * 0\n      for no key update")],
+            Some(Defence::Fence) => &[
+                ("and t.attempt = $3 and t.state = 'running'", "and $3::int is not null"),
+                ("and attempt = $3 and state = 'running'", "and $3::int is not null"),
+            ],
+            Some(Defence::SubscribeFirst | Defence::Reread) | None => &[],
+        }
+    }
+
+    /// Each statement is changed once, and stays for the process's life as its original does.
+    pub(super) fn statement(sql: &'static str) -> &'static str {
+        static CHANGED: Mutex<Option<HashMap<&'static str, &'static str>>> = Mutex::new(None);
+        let mut changed = CHANGED.lock().unwrap_or_else(PoisonError::into_inner);
+        changed.get_or_insert_default().entry(sql).or_insert_with(|| {
+            let sabotaged = replacements().iter().fold(sql.to_owned(), |sql, (from, to)| sql.replace(from, to));
+            if sabotaged == sql { sql } else { sabotaged.leak() }
+        })
+    }
+}
