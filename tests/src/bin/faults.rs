@@ -42,6 +42,9 @@ struct Cli {
     /// A folder for the logs of the hubs, in detail.
     #[arg(long)]
     logs: Option<PathBuf>,
+    /// A folder of binaries to run; by default they are built of this checkout.
+    #[arg(long)]
+    binaries: Option<PathBuf>,
     /// Instead: take one defence out after the other, in binaries built for that, and show that a counter tells. With a
     /// word, only defences whose name holds it.
     #[arg(long, num_args = 0..=1, default_missing_value = "")]
@@ -66,8 +69,14 @@ async fn main() -> Result<ExitCode> {
         return prove(name, seed, &progress).await;
     }
     let kinds = kinds(&cli.only)?;
-    eprintln!("  seed {seed}; building what runs");
-    let build = Build { folder: binaries().await?, settings: Vec::new(), sql: "", logs: cli.logs };
+    let folder = match cli.binaries {
+        Some(folder) => folder,
+        None => {
+            eprintln!("  seed {seed}; building what runs");
+            binaries().await?
+        }
+    };
+    let build = Build { folder, settings: Vec::new(), sql: "", logs: cli.logs };
     let plan = Plan {
         messages: cli.messages,
         faults: cli.faults,

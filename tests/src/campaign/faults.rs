@@ -7,7 +7,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use chat_core::{ids::TurnId, job::Job};
-use futures::future::{select_all, try_join_all};
+use futures::future::{select_all, try_join, try_join_all};
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -114,6 +114,8 @@ kinds! {
     ClientsReturnWhileDeaf = "clients-return-while-deaf", "F13 F19";
     /// A few conversations are reset again and again while people talk in them.
     ResetStorm = "reset-storm", "F19";
+    /// Somebody sits on a message of conversations that are reset, while people go on talking in them.
+    ResetBlocked = "reset-blocked", "F16 F19";
     /// Conversations are reset in the middle.
     Reset = "reset", "F19";
     /// Redis killed, a hub killed and deliveries wrong, all at once.
@@ -267,6 +269,21 @@ pub async fn inject(kind: Kind, stack: &mut Stack, rests: &[Rest], random: &mut 
                 anyhow::Ok(())
             });
             try_join_all(storms).await?;
+        }
+        Kind::ResetBlocked => {
+            let owner = app::connect(&stack.owner_url).await?;
+            let rests: Vec<&Rest> = rests.sample(random, 3).collect();
+            owner.batch_execute("begin").await?;
+            let oldest = "select 1 from web_conversation_messages where conversation_id = $1::text::uuid
+                order by seq limit 1 for update";
+            for rest in &rests {
+                owner.execute(oldest, &[&rest.conversation]).await?;
+            }
+            let released = async {
+                pause(some_time).await;
+                Ok(owner.batch_execute("commit").await?)
+            };
+            try_join(try_join_all(rests.iter().map(|rest| rest.reset())), released).await?;
         }
         Kind::Reset => {
             for rest in rests.sample(random, 3) {
