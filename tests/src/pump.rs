@@ -25,6 +25,9 @@ const CONCURRENCY: usize = 64;
 /// Receives of one message before it would be a dead letter, as in the template.
 const MAX_RECEIVES: u32 = 5;
 
+/// How long a record that was received stays hidden, as in the template.
+const VISIBILITY: Duration = Duration::from_secs(240);
+
 /// How long a record that failed stays hidden in the in-process queue.
 const HIDDEN: Duration = Duration::from_secs(1);
 
@@ -170,6 +173,14 @@ async fn sqs<F: Future<Output = SqsBatchResponse> + Send + 'static>(
 /// # Errors
 /// What the server refuses.
 pub async fn create_queue(endpoint: &str, name: &str) -> Result<SqsAddress> {
+    create_queue_hiding(endpoint, name, VISIBILITY).await
+}
+
+/// Does so, with another visibility timeout.
+///
+/// # Errors
+/// What the server refuses.
+pub async fn create_queue_hiding(endpoint: &str, name: &str, visibility: Duration) -> Result<SqsAddress> {
     let client = sqs_client(endpoint);
     let dead = client.create_queue().queue_name(format!("{name}-dead")).send().await?;
     let dead_url = dead.queue_url().context("the queue of dead letters has no URL")?;
@@ -179,7 +190,7 @@ pub async fn create_queue(endpoint: &str, name: &str) -> Result<SqsAddress> {
     let queue = client
         .create_queue()
         .queue_name(name)
-        .attributes(QueueAttributeName::VisibilityTimeout, "240")
+        .attributes(QueueAttributeName::VisibilityTimeout, visibility.as_secs().to_string())
         .attributes(QueueAttributeName::RedrivePolicy, redrive);
     let queue_url = queue.send().await?.queue_url.context("the queue has no URL")?;
     Ok(SqsAddress { endpoint: endpoint.to_owned(), queue_url, dead_letters_url: dead_url.to_owned() })

@@ -68,7 +68,8 @@ pub const REMOVALS: &[Removal] = &[
         name: "sweep",
         sabotage: "sweep",
         sql: "",
-        settings: &[],
+        // As in production: a record whose worker died does not come again within the campaign.
+        settings: &[("QUEUE_VISIBILITY_MS", "240000")],
         kinds: &[Kind::WorkerKilledAtModel, Kind::QueueAway],
         faults: 6,
         messages: 200,

@@ -75,7 +75,7 @@ const SECOND_TABS: usize = 3;
 const TOKEN: Duration = Duration::from_secs(24 * 3_600);
 
 /// The next fault waits for the recovery from the last, but no longer than this.
-const BETWEEN: Duration = Duration::from_secs(3);
+const BETWEEN: Duration = Duration::from_secs(4);
 
 /// Messages that are open when a fault comes, if there is as much to say.
 const LOAD: usize = 12;
@@ -116,7 +116,7 @@ pub async fn run(plan: &Plan, say: &dyn Fn(&str), progress: &dyn Fn(&str)) -> Re
     let rests: Vec<Rest> = rests.into_iter().map(|(rest, _)| rest).collect();
 
     let mut report = BTreeMap::<Kind, Faults>::new();
-    let mut recoveries = JoinSet::new();
+    let mut recoveries = Vec::new();
     for (number, kind) in order(plan, &mut random).into_iter().enumerate() {
         let leave = plan.messages * (number + 1) / plan.faults - plan.messages * number / plan.faults;
         shared.leave_to_speak.add_permits(leave);
@@ -131,16 +131,19 @@ pub async fn run(plan: &Plan, say: &dyn Fn(&str), progress: &dyn Fn(&str)) -> Re
         let faults = report.entry(kind).or_default();
         faults.injected += 1;
         faults.hit += usize::from(hit);
-        recoveries.spawn(recovery(kind, Arc::clone(&ledger), plan.patience));
-        // The next one comes when this one is over, or soon.
-        let _ = timeout(BETWEEN, recoveries.join_next()).await.ok().flatten().map(|done| note(done, &mut report));
+        // The next one comes when this one is over, or soon; it is looked after all the same.
+        let mut recovers = tokio::spawn(recovery(kind, Arc::clone(&ledger), plan.patience));
+        match timeout(BETWEEN, &mut recovers).await {
+            Ok(done) => note(done, &mut report)?,
+            Err(_) => recoveries.push(recovers),
+        }
     }
     progress("healed; waiting for the rest");
     until_said(&shared, plan.patience).await;
     // From here on nothing is said; whatever is open shall end.
     stay.send_replace(Stay::Listen);
-    while let Some(done) = recoveries.join_next().await {
-        note(done, &mut report)?;
+    for recovers in recoveries {
+        note(recovers.await, &mut report)?;
     }
     ledger.all_ended(&ledger.open(), plan.patience).await;
     let owner = app::connect(&stack.owner_url).await?;

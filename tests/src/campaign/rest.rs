@@ -10,6 +10,7 @@ use chat_core::{
 };
 use serde_json::{Value, json};
 use tokio::time::sleep;
+use tracing::debug;
 
 use super::{
     ledger::{Entry, Ledger},
@@ -19,6 +20,9 @@ use crate::clients::Answer;
 
 /// Pause before something is tried again.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// How often a reset is tried again.
+const RESETS: u32 = 40;
 
 /// A user's way to one conversation.
 #[derive(Clone)]
@@ -84,14 +88,24 @@ impl Rest {
         }
     }
 
-    /// Resets the conversation.
+    /// Resets the conversation, again until that is confirmed.
     ///
     /// # Errors
-    /// If that is not confirmed; it may have happened.
+    /// If it never is.
+    #[expect(clippy::disallowed_methods, reason = "backs off as a client does")]
     pub async fn reset(&self) -> Result<()> {
-        let answer = self.call("DELETE", &format!("/{}", self.conversation), &[], None).await?;
-        ensure!(answer.status == 204, "not reset: {} {}", answer.status, answer.body);
-        Ok(())
+        let path = format!("/{}", self.conversation);
+        let mut tries = 0;
+        loop {
+            match self.call("DELETE", &path, &[], None).await {
+                Ok(answer) if answer.status == 204 => return Ok(()),
+                Ok(answer) => ensure!(tries < RESETS, "not reset: {} {}", answer.status, answer.body),
+                Err(error) if tries < RESETS => debug!(?error, "not reset; trying again"),
+                Err(error) => return Err(error.context("not reset")),
+            }
+            tries += 1;
+            sleep(PAUSE).await;
+        }
     }
 
     async fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Result<Answer> {

@@ -22,7 +22,7 @@ use crate::{
     hub_process::HubProcess,
     mint::Mint,
     product::SqsAddress,
-    pump::create_queue,
+    pump::create_queue_hiding,
     services::{Options, Services, free_port},
     wire::Wire,
 };
@@ -124,7 +124,6 @@ impl Stack {
     pub async fn start(build: &Build, size: Size, seed: u64, say: &dyn Fn(&str)) -> Result<Self> {
         let mut services = Services::start(&Options { durable: true, max_connections: 200 }, say).await?;
         let endpoint = services.start_sqs(&cache(), say).await?.endpoint();
-        let queue = create_queue(&endpoint, "turns").await?;
         services.postgres.create_database("chat", None).await?;
         let owner_url = services.postgres.owner_url("chat");
         migrate(&Secret::from(owner_url.clone())).await?;
@@ -134,7 +133,12 @@ impl Stack {
         app::connect(&owner_url).await?.batch_execute("update agents set model = 'scripted'").await?;
         let mint = Mint::new();
         let sqs: SocketAddr = endpoint.trim_start_matches("http://").parse()?;
-        let mut settings: Vec<_> = TIMES.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        // Of two with one name the later one counts.
+        let times = TIMES.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let mut settings: Vec<_> = times.chain(build.settings.iter().cloned()).collect();
+        let visibility = settings.iter().rev().find(|(name, _)| *name == "QUEUE_VISIBILITY_MS");
+        let visibility = Duration::from_millis(visibility.context("it is among the times")?.1.parse()?);
+        let queue = create_queue_hiding(&endpoint, "turns", visibility).await?;
         settings.extend([
             ("QUEUE_URL", queue.queue_url.clone()),
             ("JWT_SECRET", mint.secret().to_owned()),
@@ -145,7 +149,6 @@ impl Stack {
             ("MODEL_API_KEY", "scripted".to_owned()),
             ("RUST_LOG", if build.logs.is_some() { "debug,hyper=warn,h2=warn,aws=warn" } else { "error" }.to_owned()),
         ]);
-        settings.extend(build.settings.iter().cloned());
         let backends = Backends {
             database_url: services.postgres.app_url("chat"),
             redis: ([127, 0, 0, 1], services.redis.port()).into(),
