@@ -205,3 +205,128 @@ impl Counters {
         *self == Self::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{super::ledger::Ledger, *};
+
+    /// One conversation with two messages, both answered, as its sender knows it and as it is stored.
+    struct Story {
+        ledger: Ledger,
+        facts: Facts,
+        conversation: ConversationId,
+    }
+
+    impl Story {
+        fn new() -> Self {
+            let (ledger, conversation) = (Ledger::default(), ConversationId::new());
+            let mut story =
+                Self { ledger, facts: Facts { conversations: HashMap::new(), turns: Vec::new() }, conversation };
+            story.facts.conversations.insert(conversation, (0, BTreeMap::new()));
+            for number in 1..=2 {
+                let (entry, id) = (story.ledger.add(0, number), MessageId::new());
+                story.ledger.tried(&entry);
+                story.ledger.accepted(&entry, id.into());
+                story.ledger.ended(&entry, End::Turn(TurnState::Answered));
+                let (key, state) = (Some(entry.key), TurnState::Answered);
+                story.facts.turns.push(Turn { id: id.into(), key, conversation, epoch: 0, state });
+                story.store(id, entry.text.clone(), None);
+                story.store(MessageId::new(), format!("{REPLY}{}", entry.text), Some(id));
+            }
+            story
+        }
+
+        fn store(&mut self, id: MessageId, content: String, reply_to: Option<MessageId>) {
+            let seq = self.rows().last_key_value().map_or(1, |(seq, _)| seq + 1);
+            self.rows().insert(seq, Row { id, epoch: 0, content, reply_to });
+        }
+
+        fn rows(&mut self) -> &mut BTreeMap<i64, Row> {
+            &mut self.facts.conversations.get_mut(&self.conversation).unwrap().1
+        }
+
+        fn turn(&mut self) -> &mut Turn {
+            self.facts.turns.first_mut().unwrap()
+        }
+
+        fn judged(self) -> Vec<(&'static str, usize)> {
+            let counters = self.facts.judge(&self.ledger.all(), Flaws::default());
+            counters.each().into_iter().filter(|(_, count)| *count > 0).collect()
+        }
+
+        fn swap(&mut self, one: i64, other: i64) {
+            let rows = self.rows();
+            let (first, second) = (rows.remove(&one).unwrap(), rows.remove(&other).unwrap());
+            rows.insert(one, second);
+            rows.insert(other, first);
+        }
+    }
+
+    #[test]
+    fn each_counter_counts_what_it_is_for_and_nothing_else() {
+        type Change = fn(&mut Story);
+        let changes: [(&str, Change, &[(&str, usize)]); 14] = [
+            ("nothing", |_| {}, &[]),
+            ("no turn", |story| drop(story.facts.turns.remove(0)), &[("lost", 1)]),
+            ("no reply", |story| drop(story.rows().pop_last()), &[("lost", 1)]),
+            (
+                "the end is stored, and was never told",
+                |story| {
+                    let entry = story.ledger.add(0, 3);
+                    story.ledger.tried(&entry);
+                    let turn = TurnId::new();
+                    story.ledger.accepted(&entry, turn);
+                    let (conversation, key, state) = (story.conversation, Some(entry.key), TurnState::Failed);
+                    story.facts.turns.push(Turn { id: turn, key, conversation, epoch: 0, state });
+                },
+                &[("lost", 1)],
+            ),
+            ("an open turn", |story| story.turn().state = TurnState::Queued, &[("stuck", 1)]),
+            (
+                "never confirmed",
+                |story| {
+                    let entry: Arc<Entry> = story.ledger.add(0, 3);
+                    story.ledger.tried(&entry);
+                },
+                &[("stuck", 1)],
+            ),
+            ("never sent", |story| drop(story.ledger.add(0, 3)), &[]),
+            ("two ends", |story| story.turn().state = TurnState::Failed, &[("duplicated", 1)]),
+            (
+                "answered twice",
+                |story| {
+                    let row = story.rows().last_entry().unwrap();
+                    let (content, question) = (row.get().content.clone(), row.get().reply_to);
+                    story.store(MessageId::new(), content, question);
+                },
+                &[("duplicated", 1)],
+            ),
+            (
+                "stored twice",
+                |story| {
+                    let content = story.rows()[&1].content.clone();
+                    story.store(MessageId::new(), content, None);
+                },
+                &[("duplicated", 1)],
+            ),
+            ("replies in another order", |story| story.swap(2, 4), &[("reordered", 2)]),
+            (
+                "a number is missing",
+                |story| {
+                    let row = story.rows().remove(&4).unwrap();
+                    story.rows().insert(5, row);
+                },
+                &[("holes", 1)],
+            ),
+            ("another's answer", |story| story.rows().get_mut(&2).unwrap().content.push('!'), &[("foreign", 1)]),
+            ("of before a reset", |story| story.rows().get_mut(&1).unwrap().epoch = -1, &[("foreign", 1)]),
+        ];
+        for (what, change, counted) in changes {
+            let mut story = Story::new();
+            change(&mut story);
+            assert_eq!(story.judged(), counted, "{what}");
+        }
+    }
+}
