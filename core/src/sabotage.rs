@@ -2,7 +2,7 @@
 //!
 //! The feature `sabotage` is for builds made for that purpose, in a folder of their own; without it nothing here can be
 //! taken out, and a release refuses to be built with it. What stands in SQL is taken out of the statements on their way to
-//! Postgres, so that the store itself knows nothing of this.
+//! Postgres, in `store/sabotage.rs`.
 
 #[cfg(all(feature = "sabotage", not(debug_assertions)))]
 compile_error!("the feature `sabotage` takes defences out; a release must not have it");
@@ -34,21 +34,9 @@ pub fn out(defence: Defence) -> bool {
     }
 }
 
-/// A statement as it is sent: as it is, but for a defence that is out.
-#[cfg(feature = "store")]
-pub(crate) fn statement(sql: &'static str) -> &'static str {
-    #[cfg(feature = "sabotage")]
-    return taken::statement(sql);
-    #[cfg(not(feature = "sabotage"))]
-    sql
-}
-
 #[cfg(feature = "sabotage")]
 mod taken {
-    use std::{
-        collections::HashMap,
-        sync::{Mutex, OnceLock, PoisonError},
-    };
+    use std::sync::OnceLock;
 
     use super::Defence;
 
@@ -66,29 +54,6 @@ mod taken {
             ];
             let found = defences.into_iter().find(|(known, _)| *known == name);
             Some(found.expect("SABOTAGE names a defence").1)
-        })
-    }
-
-    /// What is taken out of the statements, and what stands there instead; each parameter stays in use.
-    fn replacements() -> &'static [(&'static str, &'static str)] {
-        match defence() {
-            Some(Defence::Lock) => &[(crate::store::LOCK, "select $1::uuid")],
-            Some(Defence::Sweep) => &[("limit $5\n      for no key update", "limit $5 * 0\n      for no key update")],
-            Some(Defence::Fence) => &[
-                ("and t.attempt = $3 and t.state = 'running'", "and $3::int is not null"),
-                ("and attempt = $3 and state = 'running'", "and $3::int is not null"),
-            ],
-            Some(Defence::SubscribeFirst | Defence::Reread) | None => &[],
-        }
-    }
-
-    /// Each statement is changed once, and stays for the process's life as its original does.
-    pub(super) fn statement(sql: &'static str) -> &'static str {
-        static CHANGED: Mutex<Option<HashMap<&'static str, &'static str>>> = Mutex::new(None);
-        let mut changed = CHANGED.lock().unwrap_or_else(PoisonError::into_inner);
-        changed.get_or_insert_default().entry(sql).or_insert_with(|| {
-            let sabotaged = replacements().iter().fold(sql.to_owned(), |sql, (from, to)| sql.replace(from, to));
-            if sabotaged == sql { sql } else { sabotaged.leak() }
         })
     }
 }

@@ -4,6 +4,10 @@ use serde::Serialize;
 
 use crate::error::{Code, Error, Result};
 
+/// Longest reply, in bytes: about 30,000 tokens. Each byte may become six in JSON, and a socket's unsent bytes must hold
+/// the whole, or its reader could never be brought past it.
+pub const MAX_REPLY_BYTES: usize = 131_072;
+
 /// A text that every part of the house can carry: not blank, within the limit, and
 /// without the characters that SQS or Postgres refuse.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -43,8 +43,12 @@ struct Shared {
     server: Mutex<SocketAddr>,
     trips: AtomicUsize,
     mood: watch::Sender<Mood>,
-    trap: Mutex<Option<Trap>>,
+    /// The trap that is set here, perhaps on other links, too; and which link this is to whoever set it.
+    trap: Mutex<Option<(SharedTrap, usize)>>,
 }
+
+/// A trap, gone once somebody has walked into it.
+type SharedTrap = Arc<Mutex<Option<Trap>>>;
 
 /// What the link does with its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +68,7 @@ enum State {
 struct Trap {
     needle: Vec<u8>,
     moment: Moment,
-    sprung: oneshot::Sender<()>,
+    sprung: oneshot::Sender<usize>,
 }
 
 /// What the two directions of a connection know of each other.
@@ -75,7 +79,7 @@ struct Conn {
     /// A trap has this connection: neither half reaches its receiver any more.
     swallows: Mutex<Option<Moment>>,
     /// To be told once the trapped answer comes.
-    sprung: Mutex<Option<oneshot::Sender<()>>>,
+    sprung: Mutex<Option<(oneshot::Sender<usize>, usize)>>,
 }
 
 impl Wire {
@@ -121,9 +125,17 @@ impl Wire {
 
     /// Waits for a request that holds `needle`, and says so once it came. A connection that had something swallowed passes
     /// nothing any more. The last trap set is the one that holds; dropping the receiver disarms it.
-    pub fn trap(&self, needle: &str, moment: Moment) -> oneshot::Receiver<()> {
+    pub fn trap(&self, needle: &str, moment: Moment) -> oneshot::Receiver<usize> {
+        Self::trap_any(&[self], needle, moment)
+    }
+
+    /// Sets one trap on several links, for whoever comes first; tells the number of that link.
+    pub fn trap_any(wires: &[&Self], needle: &str, moment: Moment) -> oneshot::Receiver<usize> {
         let (sprung, receiver) = oneshot::channel();
-        *lock(&self.shared.trap) = Some(Trap { needle: needle.as_bytes().to_vec(), moment, sprung });
+        let trap = Arc::new(Mutex::new(Some(Trap { needle: needle.as_bytes().to_vec(), moment, sprung })));
+        for (number, wire) in wires.iter().enumerate() {
+            *lock(&wire.shared.trap) = Some((Arc::clone(&trap), number));
+        }
         receiver
     }
 
@@ -198,9 +210,9 @@ impl Pass {
                 if to.write_all(said).await.is_err() {
                     return;
                 }
-            } else if let Some(sprung) = lock(&self.conn.sprung).take() {
+            } else if let Some((sprung, number)) = lock(&self.conn.sprung).take() {
                 // Whoever set the trap may have gone home.
-                let _ = sprung.send(());
+                let _ = sprung.send(number);
             }
         }
     }
@@ -225,11 +237,13 @@ impl Pass {
 
     /// Closes the trap over this connection if what is said springs it.
     fn spring(&self, tail: &mut Vec<u8>, said: &[u8]) {
-        let mut trap = lock(&self.shared.trap);
-        if trap.as_ref().is_some_and(|trap| trap.sprung.is_closed()) {
-            *trap = None;
+        let Some((trap, number)) = lock(&self.shared.trap).clone() else { return tail.clear() };
+        let mut trap = lock(&trap);
+        if trap.as_ref().is_none_or(|trap| trap.sprung.is_closed()) {
+            *lock(&self.shared.trap) = None;
+            return tail.clear();
         }
-        let Some(needle) = trap.as_ref().map(|trap| trap.needle.as_slice()) else { return tail.clear() };
+        let Some(needle) = trap.as_ref().map(|trap| trap.needle.as_slice()) else { return };
         tail.extend_from_slice(said);
         let found = tail.windows(needle.len()).any(|window| window == needle);
         let kept = tail.len().min(needle.len() - 1);
@@ -243,10 +257,10 @@ impl Pass {
         match moment {
             Moment::Before => {
                 self.shared.mood.send_modify(|mood| mood.state = State::Held);
-                let _ = sprung.send(());
+                let _ = sprung.send(number);
             }
-            Moment::Asked => drop(sprung.send(())),
-            Moment::Answered => *lock(&self.conn.sprung) = Some(sprung),
+            Moment::Asked => drop(sprung.send(number)),
+            Moment::Answered => *lock(&self.conn.sprung) = Some((sprung, number)),
         }
     }
 }

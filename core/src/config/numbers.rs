@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::Env;
+use crate::text::MAX_REPLY_BYTES;
 
 macro_rules! numbers {
     ($(#[$doc:meta])* $group:ident { $(
@@ -66,9 +67,10 @@ impl Limits {
     pub fn read(env: &mut Env<'_>) -> Self {
         let limits = Self::read_each(env);
         // Six bytes a code point, as JSON may escape it, and some for the frame around the text.
-        if limits.text_chars * 6 + 1_024 > limits.unsent_bytes {
-            env.faults
-                .push("LIMIT_UNSENT_BYTES must hold a whole message: six times LIMIT_TEXT_CHARS, and 1024".into());
+        let longest = limits.text_chars.max(MAX_REPLY_BYTES);
+        if longest * 6 + 1_024 > limits.unsent_bytes {
+            let least = format!("six times LIMIT_TEXT_CHARS or {MAX_REPLY_BYTES}, the greater, and 1024");
+            env.faults.push(format!("LIMIT_UNSENT_BYTES must hold a whole message and a whole reply: {least}"));
         }
         limits
     }

@@ -15,6 +15,7 @@ pub mod door;
 pub mod messages;
 #[cfg(feature = "migrate")]
 pub mod migrate;
+mod sabotage;
 mod script;
 pub mod sweep;
 pub mod turns;
@@ -174,5 +175,4 @@ fn moment(row: &Row, name: &str) -> Result<crate::timestamp::Timestamp> {
 
 /// The conversation row's lock, a statement of its own before any that looks at more than the row it updates:
 /// READ COMMITTED takes a snapshot when a statement starts, so the next statement sees all that happened before the lock.
-pub(crate) const LOCK: &str =
-    "select 1 from web_conversations where id = $1 and tenant_id = app_tenant() for no key update";
+const LOCK: &str = "select 1 from web_conversations where id = $1 and tenant_id = app_tenant() for no key update";

@@ -16,11 +16,8 @@ use deadpool_postgres::Object;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Row, error::SqlState, types::ToSql};
 
-use super::ANSWER_TIMEOUT;
-use crate::{
-    error::{Error, Result},
-    sabotage::statement,
-};
+use super::{ANSWER_TIMEOUT, sabotage::statement};
+use crate::error::{Error, Result};
 
 /// One statement and its parameters.
 pub(crate) type Step<'a> = (&'static str, &'a [&'a (dyn ToSql + Sync)]);

@@ -40,6 +40,10 @@ impl Session {
             return if epoch > self.epoch { Box::pin(self.repair(socket)).await } else { Ok(()) };
         }
         if let Some(seq) = event.frame.seq() {
+            if self.look_again.is_some() {
+                // A reset may wait to be told first; the look that comes finds this one, too.
+                return Ok(());
+            }
             if seq > self.last_seq + 1 {
                 Box::pin(self.repair(socket)).await?;
             }

@@ -117,11 +117,16 @@ impl Session {
             self.publish(typing(Some(self.id)));
             self.publish(ServerFrame::Message { message: accepted.message(&seat, text) });
         }
+        let epoch = self.epoch;
         if accepted.seq > self.last_seq + 1 {
             self.catch_up_before(socket, accepted.seq).await?;
         }
         self.last_seq = self.last_seq.max(accepted.seq);
         write::frame(socket, &answer).await?;
+        if self.epoch > epoch {
+            // A reset was told on the way, and may have taken this message along: whoever reads again now knows.
+            write::frame(socket, &ServerFrame::Reset { epoch: self.epoch }).await?;
+        }
         match accepted.earlier {
             None => {
                 self.begun(turn_id);

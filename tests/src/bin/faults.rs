@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use chat_core::Code;
 use clap::Parser;
 use harness::{
     campaign::{self, PATIENCE, Plan, defences::REMOVALS, faults::Kind, judge::Counters, stack::Build},
@@ -106,7 +107,8 @@ async fn main() -> Result<ExitCode> {
     if !missed.is_empty() {
         eprintln!("never hit anybody: {}", missed.join(", "));
     }
-    let shown = report.messages.attempted == plan.messages && missed.is_empty();
+    let defects = report.errors.iter().any(|(code, _)| *code == Code::Internal);
+    let shown = report.messages.attempted >= plan.messages && missed.is_empty() && !defects;
     Ok(if report.counters.clean() && shown { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use chat_core::{
     conversation::TurnState,
     event::ServerFrame,
-    ids::{ClientMessageId, TurnId},
+    ids::{ClientMessageId, MessageId, TurnId},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
@@ -92,6 +92,13 @@ enum Left {
     Dropped,
     /// A hub said not to come again.
     PutOut(u16),
+}
+
+impl From<serde_json::Error> for Left {
+    fn from(_: serde_json::Error) -> Self {
+        // A frame that nobody can read is no fault of the network.
+        Self::PutOut(1011)
+    }
 }
 
 impl From<anyhow::Error> for Left {
@@ -255,19 +262,19 @@ impl Client {
     }
 
     /// Notes a frame down. Returns whether it was `ready`.
-    fn frame(&mut self, text: &str) -> Result<bool> {
-        let frame: ServerFrame = serde_json::from_str(text).with_context(|| format!("a frame like {text}"))?;
+    fn frame(&mut self, text: &str) -> Result<bool, serde_json::Error> {
+        let frame: ServerFrame = serde_json::from_str(text)?;
         match frame {
             ServerFrame::Ready { last_seq, epoch, resumed, .. } => {
                 self.must_read |= self.with_view(|view| view.ready(last_seq, epoch, resumed));
                 return Ok(true);
             }
             ServerFrame::Accepted { message_id, seq, turn_id, client_message_id, duplicate } => {
-                self.with_view(
-                    |view| {
-                        if duplicate { view.hear_again(seq, message_id) } else { view.hear(seq, message_id) }
-                    },
-                );
+                if duplicate {
+                    self.must_read |= self.with_view(|view| view.hear_again(seq, message_id));
+                } else {
+                    self.with_view(|view| view.hear(seq, message_id));
+                }
                 self.accepted(client_message_id, turn_id);
             }
             ServerFrame::Message { message } => {
@@ -279,10 +286,12 @@ impl Client {
                 self.must_be_ours(&text);
                 if let Some(turn) = turn_id {
                     self.answers_its_question(turn, &text);
-                    self.ended(turn, TurnState::Answered);
+                    self.ended(turn, TurnState::Answered, Some(message_id));
                 }
             }
-            ServerFrame::Turn { turn_id, state, .. } if state.ended() => self.ended(turn_id, state),
+            ServerFrame::Turn { turn_id, state, message_id, .. } if state.ended() => {
+                self.ended(turn_id, state, message_id);
+            }
             ServerFrame::Error { code, client_message_id, retry_after_ms, .. } => {
                 self.shared.ledger.error(code);
                 let pause = Duration::from_millis(retry_after_ms.unwrap_or(500).min(1_500));
@@ -306,22 +315,30 @@ impl Client {
         }
     }
 
-    /// Forgets the messages that came to an end. It may have been heard before the confirmation was; and what was said
-    /// before a reset has ended with it.
+    /// Forgets the messages that came to an end. It may have been heard before the confirmation was; and what a reset has
+    /// taken has ended with it.
     fn note_ends(&mut self) {
-        let epoch = self.with_view(|view| view.epoch());
-        for sent in &self.open {
+        let shared = Arc::clone(&self.view);
+        let view = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        for sent in &mut self.open {
             let Some((_, turn)) = sent.entry.life().accepted else { continue };
-            let heard = self.with_view(|view| view.end_of(turn)).map(End::Turn);
-            if let Some(end) = heard.or((sent.epoch < epoch).then_some(End::Reset)) {
-                self.shared.ledger.ended(&sent.entry, end);
+            if let Some(state) = view.end_of(turn) {
+                self.shared.ledger.ended(&sent.entry, End::Turn(state));
+            } else if sent.epoch < view.epoch() && !self.must_read {
+                // Everything was read again since. What is there all the same was stored after the reset.
+                if view.shows(turn.into()) {
+                    sent.epoch = view.epoch();
+                } else {
+                    self.shared.ledger.ended(&sent.entry, End::Reset);
+                }
             }
         }
+        drop(view);
         self.open.retain(|sent| sent.entry.life().end.is_none());
     }
 
-    fn ended(&self, turn: TurnId, state: TurnState) {
-        self.with_view(|view| view.end(turn, state));
+    fn ended(&self, turn: TurnId, state: TurnState, reply: Option<MessageId>) {
+        self.with_view(|view| view.end(turn, state, reply));
         if self.talks
             && let Some(entry) = self.shared.ledger.of(turn)
         {
@@ -359,6 +376,6 @@ impl Client {
 
 /// What a close code tells a client to do.
 fn left(code: Option<u16>) -> Left {
-    // The final ones of the contract.
-    code.filter(|code| [4400, 4401, 4403, 4404].contains(code)).map_or(Left::Dropped, Left::PutOut)
+    // The final ones of the contract, and those that tell of a defect of ours.
+    code.filter(|code| [1002, 1011, 4400, 4401, 4403, 4404].contains(code)).map_or(Left::Dropped, Left::PutOut)
 }

@@ -7,7 +7,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use chat_core::{ids::TurnId, job::Job};
-use futures::future::{select_all, try_join, try_join_all};
+use futures::future::{try_join, try_join_all};
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -168,23 +168,26 @@ pub async fn inject(kind: Kind, stack: &mut Stack, rests: &[Rest], random: &mut 
         Kind::WorkerStopped => {
             stack.script.weather(Weather::Treacherous);
             let pid = busy(stack).await.map(|number| stack.orchestrators.environments()[number].lambda().pid());
-            if let Some(pid) = pid {
-                signal(pid, "STOP")?;
+            let hit = pid.is_some_and(|pid| signal(pid, "STOP").is_ok());
+            if let Some(pid) = pid.filter(|_| hit) {
                 pause(Duration::from_millis(3_000) + some_time).await;
-                signal(pid, "CONT")?;
+                // Whoever waited for its answer may have given it up for dead.
+                let _ = signal(pid, "CONT");
                 pause(Duration::from_millis(1_000)).await;
             }
             stack.script.weather(Weather::Fair);
-            return Ok(pid.is_some());
+            return Ok(hit);
         }
         Kind::WorkerFrozen => {
-            let Some(environment) = stack.orchestrators.environments().choose(random) else { return Ok(false) };
+            let Some(environment) = stack.orchestrators.idle() else { return Ok(false) };
             let pid = environment.lambda().pid();
-            signal(pid, "STOP")?;
+            if signal(pid, "STOP").is_err() {
+                return Ok(false);
+            }
             environment.links.postgres.sever();
             environment.links.redis.sever();
             pause(some_time).await;
-            signal(pid, "CONT")?;
+            let _ = signal(pid, "CONT");
         }
         Kind::WorkerCutOff => {
             let Some(number) = busy(stack).await else { return Ok(false) };
@@ -307,9 +310,7 @@ pub async fn inject(kind: Kind, stack: &mut Stack, rests: &[Rest], random: &mut 
 
 /// The number of the link on which somebody walks into the trap first.
 async fn sprung(wires: &[&Wire], needle: &str, moment: Moment) -> Option<usize> {
-    let traps = wires.iter().map(|wire| wire.trap(needle, moment));
-    let (said, number, _) = timeout(TRAP_PATIENCE, select_all(traps)).await.ok()?;
-    said.ok().map(|()| number)
+    timeout(TRAP_PATIENCE, Wire::trap_any(wires, needle, moment)).await.ok()?.ok()
 }
 
 async fn hub_killed(
@@ -335,8 +336,8 @@ async fn worker_killed(
     let environments = stack.orchestrators.environments();
     let wires: Vec<&Wire> = environments.iter().map(|environment| link(&environment.links)).collect();
     let Some(number) = sprung(&wires, needle, moment).await else { return Ok(false) };
-    signal(environments[number].lambda().pid(), "KILL")?;
-    Ok(true)
+    // One that has died of something else is not hit.
+    Ok(signal(environments[number].lambda().pid(), "KILL").is_ok())
 }
 
 /// An orchestrator that is at work, as soon as one is.
@@ -376,6 +377,7 @@ async fn poison(stack: &Stack, random: &mut StdRng) -> Result<()> {
         Job::web(others.id, row.get("id"), user.id, TurnId::new()).body(),
     ];
     let client = sqs_client(&stack.queue.endpoint);
+    stack.poisoned.fetch_add(1, Ordering::Relaxed);
     for body in bodies {
         client.send_message().queue_url(&stack.queue.queue_url).message_body(body).send().await?;
     }

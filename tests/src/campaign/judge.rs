@@ -37,8 +37,16 @@ pub struct Counters {
 /// What the store holds of all conversations, when everything is over.
 pub struct Facts {
     /// By conversation: its epoch, and what it holds of it.
-    pub conversations: HashMap<ConversationId, (i32, BTreeMap<i64, Row>)>,
+    pub conversations: HashMap<ConversationId, Held>,
     turns: Vec<Turn>,
+}
+
+/// A conversation as it is stored.
+#[derive(Default)]
+pub struct Held {
+    epoch: i32,
+    last_seq: i64,
+    rows: BTreeMap<i64, Row>,
 }
 
 /// A message as it is stored.
@@ -56,6 +64,8 @@ struct Turn {
     conversation: ConversationId,
     epoch: i32,
     state: TurnState,
+    attempt: i32,
+    hints: i32,
 }
 
 impl Facts {
@@ -65,19 +75,21 @@ impl Facts {
     /// What Postgres refuses.
     pub async fn read(owner: &Client) -> Result<Self> {
         let mut conversations = HashMap::new();
-        for row in owner.query("select id, epoch from web_conversations", &[]).await? {
-            conversations.insert(row.get(0), (row.get(1), BTreeMap::new()));
+        for row in owner.query("select id, epoch, last_seq from web_conversations", &[]).await? {
+            let held = Held { epoch: row.get(1), last_seq: row.get(2), rows: BTreeMap::new() };
+            conversations.insert(row.get(0), held);
         }
         let messages = "select conversation_id, seq, id, content, reply_to, epoch from web_conversation_messages";
         for row in owner.query(messages, &[]).await? {
             let (conversation, seq): (ConversationId, i64) = (row.get(0), row.get(1));
             let message = Row { id: row.get(2), content: row.get(3), reply_to: row.get(4), epoch: row.get(5) };
-            conversations.entry(conversation).or_default().1.insert(seq, message);
+            conversations.entry(conversation).or_default().rows.insert(seq, message);
         }
-        let turns = "select id, client_message_id, conversation_id, epoch, state from turns";
+        let turns = "select id, client_message_id, conversation_id, epoch, state, attempt, hints from turns";
         let turns = owner.query(turns, &[]).await?.into_iter().map(|row| {
             let (key, state) = (row.get(1), row.get::<_, &str>(4).parse().map_err(anyhow::Error::msg)?);
-            Ok(Turn { id: row.get(0), key, conversation: row.get(2), epoch: row.get(3), state })
+            let (attempt, hints) = (row.get(5), row.get(6));
+            Ok(Turn { id: row.get(0), key, conversation: row.get(2), epoch: row.get(3), state, attempt, hints })
         });
         Ok(Self { conversations, turns: turns.collect::<Result<_>>()? })
     }
@@ -86,8 +98,8 @@ impl Facts {
     #[must_use]
     pub fn of(&self, conversation: &str) -> (i32, BTreeMap<i64, MessageId>) {
         let found = conversation.parse().ok().and_then(|id| self.conversations.get(&id));
-        found.map_or_else(Default::default, |(epoch, rows)| {
-            (*epoch, rows.iter().map(|(seq, row)| (*seq, row.id)).collect())
+        found.map_or_else(Default::default, |held| {
+            (held.epoch, held.rows.iter().map(|(seq, row)| (*seq, row.id)).collect())
         })
     }
 
@@ -98,16 +110,42 @@ impl Facts {
         view.differs_from(&rows, epoch)
     }
 
+    /// The messages that took longest, and how they went.
+    #[must_use]
+    pub fn slowest(&self, entries: &[std::sync::Arc<Entry>], most: usize) -> Vec<String> {
+        let mut lives: Vec<_> =
+            entries.iter().filter_map(|entry| Some((entry, entry.life().end?.0 - entry.life().sent))).collect();
+        lives.sort_by_key(|(_, took)| std::cmp::Reverse(*took));
+        let story = |(entry, took): &(&std::sync::Arc<Entry>, std::time::Duration)| {
+            let life = entry.life();
+            let accepted = life.accepted.map_or(0.0, |(at, _)| (at - life.sent).as_secs_f64());
+            let turn = self.turns.iter().find(|turn| turn.key == Some(entry.key));
+            let turn = turn.map_or("no turn".to_owned(), |turn| {
+                format!("{:?} with attempt {}, hinted {} times", turn.state, turn.attempt, turn.hints)
+            });
+            let (text, tries, took) = (&entry.text, life.tries, took.as_secs_f64());
+            format!("{text} sent {tries} times, accepted after {accepted:.1} s, ended after {took:.1} s: {turn}")
+        };
+        lives.iter().take(most).map(story).collect()
+    }
+
     /// How many turns came out in this state.
     #[must_use]
     pub fn count(&self, state: TurnState) -> usize {
         self.turns.iter().filter(|turn| turn.state == state).count()
     }
 
-    /// Judges every message. Differences between clients and the store come with `flaws`.
+    /// Whether every turn has ended.
     #[must_use]
-    pub fn judge(&self, entries: &[std::sync::Arc<Entry>], flaws: Flaws) -> Counters {
-        let Flaws { duplicated, reordered, holes, foreign } = flaws;
+    pub fn at_rest(&self) -> bool {
+        self.turns.iter().all(|turn| turn.state.ended())
+    }
+
+    /// Judges every message. Differences between clients and the store come with `flaws`, and how often somebody else's
+    /// words were seen with `foreign`.
+    #[must_use]
+    pub fn judge(&self, entries: &[std::sync::Arc<Entry>], flaws: Flaws, foreign: usize) -> Counters {
+        let Flaws { duplicated, reordered, holes } = flaws;
         let mut counters = Counters { duplicated, reordered, holes, foreign, ..Counters::default() };
         self.judge_store(&mut counters);
 
@@ -132,6 +170,7 @@ impl Facts {
                 counters.stuck += usize::from(life.tries > 0);
                 continue;
             };
+            counters.stuck += usize::from(accepted.saturating_duration_since(life.sent) > STUCK_AFTER);
             let stored = turns.iter().find(|stored| stored.id == turn);
             match stored {
                 None => counters.lost += 1,
@@ -150,19 +189,19 @@ impl Facts {
 
     /// An answered turn has its reply, unless a reset has taken both.
     fn kept(&self, turn: &Turn) -> bool {
-        let Some((epoch, rows)) = self.conversations.get(&turn.conversation) else { return false };
+        let Some(held) = self.conversations.get(&turn.conversation) else { return false };
         turn.state != TurnState::Answered
-            || turn.epoch < *epoch
-            || rows.values().any(|row| row.reply_to == Some(turn.id.into()))
+            || turn.epoch < held.epoch
+            || held.rows.values().any(|row| row.reply_to == Some(turn.id.into()))
     }
 
     fn judge_store(&self, counters: &mut Counters) {
-        for (epoch, rows) in self.conversations.values() {
+        for Held { epoch, last_seq, rows } in self.conversations.values() {
             counters.foreign += rows.values().filter(|row| row.epoch != *epoch).count();
-            let span =
-                rows.first_key_value().zip(rows.last_key_value()).map(|((first, _), (last, _))| last - first + 1);
-            let missing = span.map_or(0, |span| span.unsigned_abs() as usize - rows.len());
-            counters.holes += missing;
+            // Before the first reset from 1 on, after it from wherever that was; and up to the newest.
+            let first = rows.first_key_value().map(|(first, _)| if *epoch == 0 { 1 } else { *first });
+            let missing = |first: i64| (first..=*last_seq).filter(|seq| !rows.contains_key(seq)).count();
+            counters.holes += first.map_or(0, missing);
             let place: HashMap<MessageId, (i64, &Row)> = rows.iter().map(|(seq, row)| (row.id, (*seq, row))).collect();
             let (mut answered, mut said) = (HashSet::new(), HashSet::new());
             let mut newest = 0;
@@ -224,14 +263,22 @@ mod tests {
             let (ledger, conversation) = (Ledger::default(), ConversationId::new());
             let mut story =
                 Self { ledger, facts: Facts { conversations: HashMap::new(), turns: Vec::new() }, conversation };
-            story.facts.conversations.insert(conversation, (0, BTreeMap::new()));
+            story.facts.conversations.insert(conversation, Held::default());
             for number in 1..=2 {
                 let (entry, id) = (story.ledger.add(0, number), MessageId::new());
                 story.ledger.tried(&entry);
                 story.ledger.accepted(&entry, id.into());
                 story.ledger.ended(&entry, End::Turn(TurnState::Answered));
                 let (key, state) = (Some(entry.key), TurnState::Answered);
-                story.facts.turns.push(Turn { id: id.into(), key, conversation, epoch: 0, state });
+                story.facts.turns.push(Turn {
+                    id: id.into(),
+                    key,
+                    conversation,
+                    epoch: 0,
+                    state,
+                    attempt: 1,
+                    hints: 1,
+                });
                 story.store(id, entry.text.clone(), None);
                 story.store(MessageId::new(), format!("{REPLY}{}", entry.text), Some(id));
             }
@@ -241,10 +288,15 @@ mod tests {
         fn store(&mut self, id: MessageId, content: String, reply_to: Option<MessageId>) {
             let seq = self.rows().last_key_value().map_or(1, |(seq, _)| seq + 1);
             self.rows().insert(seq, Row { id, epoch: 0, content, reply_to });
+            self.held().last_seq = seq;
+        }
+
+        fn held(&mut self) -> &mut Held {
+            self.facts.conversations.get_mut(&self.conversation).unwrap()
         }
 
         fn rows(&mut self) -> &mut BTreeMap<i64, Row> {
-            &mut self.facts.conversations.get_mut(&self.conversation).unwrap().1
+            &mut self.held().rows
         }
 
         fn turn(&mut self) -> &mut Turn {
@@ -252,7 +304,7 @@ mod tests {
         }
 
         fn judged(self) -> Vec<(&'static str, usize)> {
-            let counters = self.facts.judge(&self.ledger.all(), Flaws::default());
+            let counters = self.facts.judge(&self.ledger.all(), Flaws::default(), 0);
             counters.each().into_iter().filter(|(_, count)| *count > 0).collect()
         }
 
@@ -271,7 +323,7 @@ mod tests {
         let changes: [Case; 14] = [
             ("nothing", |_| {}, &[]),
             ("no turn", |story| story.facts.turns.truncate(1), &[("lost", 1)]),
-            ("no reply", |story| drop(story.rows().pop_last()), &[("lost", 1)]),
+            ("no reply", |story| drop(story.rows().pop_last()), &[("lost", 1), ("holes", 1)]),
             (
                 "the end is stored, and was never told",
                 |story| {
@@ -280,7 +332,7 @@ mod tests {
                     let turn = TurnId::new();
                     story.ledger.accepted(&entry, turn);
                     let (conversation, key, state) = (story.conversation, Some(entry.key), TurnState::Failed);
-                    story.facts.turns.push(Turn { id: turn, key, conversation, epoch: 0, state });
+                    story.facts.turns.push(Turn { id: turn, key, conversation, epoch: 0, state, attempt: 1, hints: 1 });
                 },
                 &[("lost", 1)],
             ),
@@ -318,6 +370,7 @@ mod tests {
                 |story| {
                     let row = story.rows().remove(&4).unwrap();
                     story.rows().insert(5, row);
+                    story.held().last_seq = 5;
                 },
                 &[("holes", 1)],
             ),

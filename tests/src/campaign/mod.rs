@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use chat_core::conversation::TurnState;
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use tokio::{
@@ -65,6 +65,18 @@ pub struct Plan {
 /// The usual patience: twice what the slowest message may take.
 pub const PATIENCE: Duration = STUCK_AFTER.saturating_mul(2);
 
+/// Longest wait for poison to become dead letters: five receives, each hidden for the visibility timeout, and mischief.
+const BURIED: Duration = Duration::from_secs(150);
+
+/// How often a fault that hit nobody is put in again.
+const AGAIN: usize = 3;
+
+/// Time between two messages that may be said while a fault is on.
+const DRIP: Duration = Duration::from_millis(70);
+
+/// Messages that are told of because they took longest.
+const SLOWEST: usize = 5;
+
 /// Companies, people a company and agents a company; each person talks with each agent.
 const SIZE: Size = Size { tenants: 4, users: 6, agents: 2 };
 
@@ -78,7 +90,7 @@ const TOKEN: Duration = Duration::from_secs(24 * 3_600);
 const BETWEEN: Duration = Duration::from_secs(4);
 
 /// Messages that are open when a fault comes, if there is as much to say.
-const LOAD: usize = 12;
+const LOAD: usize = 8;
 
 /// Within this after the last news, each connected client shows what the store holds: some looks at held conversations.
 const REPAIRED: Duration = Duration::from_secs(15);
@@ -119,11 +131,22 @@ pub async fn run(plan: &Plan, say: &dyn Fn(&str), progress: &dyn Fn(&str)) -> Re
     let mut recoveries = Vec::new();
     for (number, kind) in order(plan, &mut random).into_iter().enumerate() {
         let leave = plan.messages * (number + 1) / plan.faults - plan.messages * number / plan.faults;
-        shared.leave_to_speak.add_permits(leave);
-        let open = load(&ledger, leave.min(LOAD)).await;
+        let at_once = leave.min(LOAD);
+        shared.leave_to_speak.add_permits(at_once);
+        let open = load(&ledger, at_once).await;
+        // The rest while the fault is on, so that it meets messages at every moment.
+        let dripping = tokio::spawn(drip(Arc::clone(&shared), leave - at_once));
         progress(&format!("fault {} of {}: {} ({open} messages open)", number + 1, plan.faults, kind.name()));
-        let injected = faults::inject(kind, &mut stack, &rests, &mut random).await;
-        let hit = injected.with_context(|| format!("fault {} of {}, {}", number + 1, plan.faults, kind.name()))?;
+        let mut hit = false;
+        for _ in 0..AGAIN {
+            let injected = faults::inject(kind, &mut stack, &rests, &mut random).await;
+            hit = injected.with_context(|| format!("fault {} of {}, {}", number + 1, plan.faults, kind.name()))?;
+            if hit {
+                break;
+            }
+            shared.leave_to_speak.add_permits(LOAD);
+        }
+        dripping.await?;
         if let Some(left) = clients.try_join_next() {
             left??;
             bail!("a client has left");
@@ -148,6 +171,7 @@ pub async fn run(plan: &Plan, say: &dyn Fn(&str), progress: &dyn Fn(&str)) -> Re
     ledger.all_ended(&ledger.open(), plan.patience).await;
     let owner = app::connect(&stack.owner_url).await?;
     let facts = settled(&owner, &tabs, plan.patience.min(REPAIRED)).await?;
+    let buried = buried(&owner, stack.poisoned.load(Ordering::Relaxed)).await?;
     let mut flaws = Flaws { holes: differences(&facts, &tabs), ..Flaws::default() };
     tabs.iter().for_each(|tab| tab.tell_differences(&facts));
     stay.send_replace(Stay::Go);
@@ -165,18 +189,18 @@ pub async fn run(plan: &Plan, say: &dyn Fn(&str), progress: &dyn Fn(&str)) -> Re
         flaws.reordered += seen.reordered;
         flaws.holes += seen.holes;
     }
-    flaws.foreign = ledger.foreigns() + stack.script.foreigns();
+    let foreign = ledger.foreigns() + stack.script.foreigns();
     let entries = ledger.all();
-    let kept: i64 = owner.query_one("select count(*) from dead_letters", &[]).await?.get(0);
     let report = Report {
         seed: plan.seed,
         took: began.elapsed(),
         messages: messages(&entries, &facts),
-        counters: facts.judge(&entries, flaws),
+        counters: facts.judge(&entries, flaws, foreign),
+        slowest: facts.slowest(&entries, SLOWEST),
         stories,
         calls: stack.script.calls(),
         wrong_deliveries: stack.mischief.done.load(Ordering::Relaxed),
-        dead_letters: kept,
+        dead_letters: buried,
         errors: ledger.errors(),
         faults: report,
     };
@@ -226,6 +250,10 @@ fn order(plan: &Plan, random: &mut StdRng) -> Vec<Kind> {
         order.extend(round);
     }
     order.truncate(plan.faults);
+    // Poison needs the longest time to show.
+    if let Some(poison) = order.iter().position(|kind| *kind == Kind::Poison) {
+        order.swap(0, poison);
+    }
     order
 }
 
@@ -245,6 +273,15 @@ fn note(
     faults.recoveries.push(took);
     faults.unrecovered += unrecovered;
     Ok(())
+}
+
+/// Lets so many messages be said, one after the other.
+#[expect(clippy::disallowed_methods, reason = "paces the messages")]
+async fn drip(shared: Arc<Shared>, messages: usize) {
+    for _ in 0..messages {
+        sleep(DRIP).await;
+        shared.leave_to_speak.add_permits(1);
+    }
 }
 
 /// Waits for so many messages to be open, so that a fault meets somebody; returns how many are.
@@ -278,10 +315,24 @@ async fn settled(owner: &tokio_postgres::Client, tabs: &[Tab], patience: Duratio
     let began = Instant::now();
     loop {
         let facts = Facts::read(owner).await?;
-        if differences(&facts, tabs) == 0 || began.elapsed() > patience {
+        if (facts.at_rest() && differences(&facts, tabs) == 0) || began.elapsed() > patience {
             return Ok(facts);
         }
         sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Waits until what nobody can read has become dead letters, each kept once; returns how many are.
+#[expect(clippy::disallowed_methods, reason = "looks now and again")]
+async fn buried(owner: &tokio_postgres::Client, poisoned: i64) -> Result<i64> {
+    let began = Instant::now();
+    loop {
+        let kept: i64 = owner.query_one("select count(*) from dead_letters", &[]).await?.get(0);
+        if kept == poisoned {
+            return Ok(kept);
+        }
+        ensure!(began.elapsed() < BURIED, "{poisoned} records were poisoned, and {kept} dead letters kept");
+        sleep(Duration::from_millis(500)).await;
     }
 }
 

@@ -74,6 +74,12 @@ impl Pool {
         (0..self.environments.len()).find(|number| !idle.contains(number))
     }
 
+    /// An environment that waits for work.
+    #[must_use]
+    pub fn idle(&self) -> Option<&Environment> {
+        lock(&self.idle).back().map(|number| &self.environments[*number])
+    }
+
     /// Invokes the function in an environment that is free, as soon as there is one.
     ///
     /// # Errors

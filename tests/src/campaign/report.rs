@@ -17,6 +17,8 @@ pub struct Report {
     pub messages: Messages,
     /// What must never happen.
     pub counters: Counters,
+    /// The messages that took longest, and how they went.
+    pub slowest: Vec<String>,
     /// What happened at each flaw that a client saw.
     pub stories: Vec<String>,
     /// Calls of the model for each message that it was asked about.
@@ -107,6 +109,7 @@ impl Report {
             "messages": self.messages,
             "counters": self.counters,
             "stories": self.stories,
+            "slowest": self.slowest,
             "model_calls_a_message": {"mean": mean, "max": most},
             "wrong_deliveries": self.wrong_deliveries,
             "dead_letters": self.dead_letters,
@@ -142,6 +145,7 @@ impl fmt::Display for Report {
         )?;
         let errors: Vec<String> = self.errors.iter().map(|(code, count)| format!("{code} {count}")).collect();
         writeln!(f, "typed errors shown: {}", if errors.is_empty() { "none".to_owned() } else { errors.join(", ") })?;
+        self.slowest.iter().try_for_each(|message| writeln!(f, "slow: {message}"))?;
         writeln!(f)?;
         let counters: Vec<String> =
             self.counters.each().iter().map(|(name, count)| format!("{name} {count}")).collect();

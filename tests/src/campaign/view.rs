@@ -19,8 +19,6 @@ pub struct Flaws {
     pub reordered: usize,
     /// A number passed over that no reset has taken.
     pub holes: usize,
-    /// Somebody else's words.
-    pub foreign: usize,
 }
 
 /// A client's picture of its conversation.
@@ -40,7 +38,7 @@ pub struct View {
     /// It was let in at least once.
     came: bool,
     /// How turns ended, as this client was told.
-    ends: HashMap<TurnId, TurnState>,
+    ends: HashMap<TurnId, (TurnState, Option<MessageId>)>,
     /// What it should not have seen.
     pub flaws: Flaws,
     /// What happened last, oldest first: to understand a flaw.
@@ -86,6 +84,8 @@ impl View {
         self.epoch = epoch;
         self.last_seq = self.last_seq.max(last_seq);
         self.position = last_seq;
+        // Where it is now is told exactly.
+        self.may_jump = false;
         last_seq > 0
     }
 
@@ -108,9 +108,19 @@ impl View {
         self.show(seq, id);
     }
 
-    /// The answer to a message that was sent again: it may be of long ago.
-    pub fn hear_again(&mut self, seq: i64, id: MessageId) {
-        if seq > self.position { self.hear(seq, id) } else { self.show(seq, id) }
+    /// The answer to a message that was sent again: it may be of long ago. Returns whether to read again: a message that
+    /// is not shown may have been taken by a reset.
+    pub fn hear_again(&mut self, seq: i64, id: MessageId) -> bool {
+        if seq > self.position {
+            self.hear(seq, id);
+        }
+        self.shown.get(&seq) != Some(&id)
+    }
+
+    /// Whether a message is shown.
+    #[must_use]
+    pub fn shows(&self, id: MessageId) -> bool {
+        self.shown.values().any(|shown| *shown == id)
     }
 
     fn show(&mut self, seq: i64, id: MessageId) {
@@ -130,18 +140,21 @@ impl View {
         self.may_jump = true;
     }
 
-    /// What was read again over REST.
+    /// What was read again over REST, in the place of what was shown.
     pub fn read(&mut self, rows: impl IntoIterator<Item = (i64, MessageId)>) {
+        self.shown.clear();
         for (seq, id) in rows {
             self.note(|| format!("reads {seq}"));
             self.show(seq, id);
         }
     }
 
-    /// A turn ended, or had ended before.
-    pub fn end(&mut self, turn: TurnId, state: TurnState) {
+    /// A turn ended, or had ended before; with this reply, where it was told.
+    pub fn end(&mut self, turn: TurnId, state: TurnState, reply: Option<MessageId>) {
         self.note(|| format!("turn {turn} {state:?}"));
-        if self.ends.insert(turn, state).is_some_and(|before| before != state) {
+        let (before, answer) = *self.ends.entry(turn).or_insert((state, reply));
+        self.ends.insert(turn, (state, reply.or(answer)));
+        if before != state || reply.zip(answer).is_some_and(|(reply, answer)| reply != answer) {
             self.flaws.duplicated += 1;
             self.tell("a turn with two ends");
         }
@@ -168,7 +181,7 @@ impl View {
     /// How a turn ended, as this client was told.
     #[must_use]
     pub fn end_of(&self, turn: TurnId) -> Option<TurnState> {
-        self.ends.get(&turn).copied()
+        self.ends.get(&turn).map(|(state, _)| *state)
     }
 
     /// Messages that the store has and this client does not show, or the other way round; the store's epoch tells
@@ -206,7 +219,8 @@ mod tests {
         store.insert(4, MessageId::new());
         assert_eq!(view.differs_from(&store, 0), 1, "a hole at the end shows against the store alone");
         view.hear(4, store[&4]);
-        view.hear_again(2, store[&2]);
+        assert!(!view.hear_again(2, store[&2]), "it is shown");
+        assert!(view.hear_again(3, MessageId::new()), "another one, which a reset may have taken");
         assert_eq!((view.flaws, view.differs_from(&store, 0)), (Flaws::default(), 0));
     }
 
@@ -216,11 +230,11 @@ mod tests {
         assert_eq!(shows(&[1, 3, 2]).0.flaws, Flaws { holes: 1, reordered: 1, ..Flaws::default() });
         let (mut view, store) = shows(&[1, 2]);
         view.hear(2, store[&2]);
-        view.hear_again(1, MessageId::new());
-        let turn = TurnId::new();
-        view.end(turn, TurnState::Answered);
-        view.end(turn, TurnState::Answered);
-        view.end(turn, TurnState::Failed);
+        let (turn, reply) = (TurnId::new(), MessageId::new());
+        view.end(turn, TurnState::Answered, Some(reply));
+        view.end(turn, TurnState::Answered, None);
+        view.end(turn, TurnState::Answered, Some(MessageId::new()));
+        view.end(turn, TurnState::Failed, None);
         assert_eq!(view.flaws, Flaws { duplicated: 3, ..Flaws::default() });
     }
 

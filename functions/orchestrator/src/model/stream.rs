@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use chat_core::text;
+use chat_core::text::{self, MAX_REPLY_BYTES};
 use futures::StreamExt;
 use serde::{Deserialize, de::IgnoredAny};
 use tokio::{
@@ -12,10 +12,6 @@ use tokio::{
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 
 use super::failure::Failure;
-
-/// Longest answer, in bytes. Each may become six in JSON, and a socket's unsent bytes (1 MiB) must hold it whole; it
-/// is about 30,000 tokens.
-const MAX_TEXT_BYTES: usize = 131_072;
 
 /// Longest line, in bytes: the longest answer in a single event.
 const MAX_LINE_BYTES: usize = 1_048_576;
@@ -67,7 +63,7 @@ pub(super) async fn read(body: impl AsyncRead, first_token: Instant, idle: Durat
             answer.push_str(&text);
             deadline = Instant::now() + idle;
         }
-        if answer.len() > MAX_TEXT_BYTES {
+        if answer.len() > MAX_REPLY_BYTES {
             return Err(Failure::Unusable("the answer is too long"));
         }
         if ended {
@@ -138,7 +134,7 @@ mod tests {
         let done = "data: [DONE]\n\n";
         let usage = "data: {\"choices\":[],\"usage\":{\"total_tokens\":3}}\n\n";
         let said = text("Grüße ") + &text("😀");
-        let long = text(&"x".repeat(MAX_TEXT_BYTES / 2));
+        let long = text(&"x".repeat(MAX_REPLY_BYTES / 2));
         for (body, read) in [
             (format!("{said}{}{usage}{done}", end("stop")), Ok("Grüße 😀")),
             (format!("{said}{done}"), Ok("Grüße 😀")),
