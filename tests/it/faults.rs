@@ -10,11 +10,8 @@ use std::{
 
 use chat_core::{
     Code,
-    bus::Publisher,
-    config::{Database, Redis, Secret, Times},
-    event::ServerFrame,
-    ids::{ClientMessageId, ConversationId, MessageId},
-    keys::webchat_response_key,
+    config::{Database, Secret, Times},
+    ids::{ClientMessageId, MessageId},
     store::{
         Store,
         door::Action,
@@ -22,17 +19,15 @@ use chat_core::{
         sweep::Pace,
         turns::End,
     },
-    text::Text,
     timestamp::Timestamp,
     token::Identity,
 };
 use futures::future::BoxFuture;
 use harness::{
     app::{self, App, until},
-    clients::{PATIENCE, Socket},
+    clients::Socket,
     product::{Product, Setting},
     services::{Options, Services},
-    wire::{Moment, Wire},
 };
 use orchestrator::{
     agent::Prompt,
@@ -263,45 +258,6 @@ async fn a_reset_while_away_is_told() {
     assert_eq!(back.expect("reset").await.unwrap()["epoch"], 1);
     let ready = back.expect("ready").await.unwrap();
     assert_eq!((&ready["resumed"], &ready["epoch"], &ready["last_seq"]), (&json!(false), &json!(1), &json!(2)));
-    app.finish().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_reset_between_two_reads_is_told_before_what_is_said_after_it() {
-    let postgres = app::services().await.unwrap().postgres.port();
-    let wire = Wire::before(([127, 0, 0, 1], postgres).into()).await.unwrap();
-    let through = format!(":{}/", wire.address.port());
-    let app = App::with(|setting| {
-        setting.database_url = setting.database_url.replace(&format!(":{postgres}/"), &through);
-        setting.queue = crate::turns::silent();
-    })
-    .await
-    .unwrap();
-    let conversation: ConversationId = app.conversation("ben@acme").await.unwrap().parse().unwrap();
-    let mut socket = app.socket("ben@acme", &conversation.to_string()).await.unwrap();
-    // Somebody else's hub, so to speak: what happens here nobody tells.
-    let url = app.setting.database_url.replace(&through, &format!(":{postgres}/"));
-    let store = Store::connect(&Database { url: Secret::from(url), pool_size: 1 }).await.unwrap();
-    let ben = app.user("ben@acme");
-    let who = Identity { user_id: ben.id, expires_at: Timestamp::now(), role_hint: Some(ben.role), tenant_hint: None };
-    let text = |text: &str| Text::parse(text.to_owned(), 100).unwrap();
-    store.accept(&who, conversation, &text("before"), None, 100).await.unwrap();
-
-    // The socket is made to look: it learns that there is a message, and is held before it reads it.
-    let reads = wire.trap("m.seq > $2 order by m.seq limit", Moment::Before);
-    timeout(PATIENCE, reads).await.unwrap().unwrap();
-    store.reset_conversation(&who, conversation).await.unwrap();
-    let (seat, accepted) = store.accept(&who, conversation, &text("after"), None, 100).await.unwrap();
-    let redis = Redis { url: Secret::from(app.setting.redis_url.clone()) };
-    let frame = ServerFrame::Message { message: accepted.message(&seat, text("after")) };
-    let topic = webchat_response_key(seat.tenant(), conversation);
-    Publisher::new(&redis).unwrap().publish(&topic, &frame).await.unwrap();
-    wire.hold(false);
-
-    assert_eq!(socket.expect("reset").await.unwrap()["epoch"], 1);
-    assert_eq!(socket.expect("message").await.unwrap()["message"]["content"], "after");
-    let open = "update turns set state = 'stopped', ended_at = now() where state = 'queued'";
-    app.owner().await.unwrap().execute(open, &[]).await.unwrap();
     app.finish().await.unwrap();
 }
 

@@ -13,6 +13,7 @@ mod messages;
 mod model;
 mod original;
 mod queue;
+mod resets;
 mod services;
 mod turns;
 mod walls;
