@@ -29,6 +29,9 @@ const WAITING: usize = 4_096;
 /// Hints sent in one call: as many as SQS takes.
 const TOGETHER: usize = 10;
 
+/// Hints of a sweep that stand or fall together: as many as are on their way side by side.
+const PART: usize = 80;
+
 /// Time between two tries while the queue takes nothing.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -96,29 +99,41 @@ impl Dispatcher {
     pub async fn sweep(&self, store: &Store, pace: &Pace) -> Result<Swept> {
         let found = store.sweep(pace).await?;
         let full = found.waiting.len() + found.spent.len() >= usize::try_from(pace.batch).unwrap_or(usize::MAX);
-        let (mut hints, hinted) = (found.waiting, found.hinted);
-        let mut ended = Vec::new();
+        let (mut ended, mut nexts) = (Vec::new(), Vec::new());
         for spent in found.spent {
             match store.bury(spent, pace).await {
                 Ok((end, next)) => {
                     ended.extend(end);
-                    hints.extend(next);
+                    nexts.extend(next);
                 }
                 Err(error) => warn!(?error, "a spent turn was not ended; the next sweep will find it"),
             }
         }
-        if hints.is_empty() {
-            return Ok(Swept { ended, more: full });
+        if !found.waiting.is_empty() {
+            debug!(hints = found.waiting.len(), "turns were left lying");
         }
-        debug!(hints = hints.len(), "turns were left lying");
-        let sent = self.outlet.send(&hints).await;
-        if let Err(error) = &sent {
-            warn!(hints = hints.len(), ?error, "hints not sent; the next sweeps will find their turns");
-            if let Err(error) = store.not_hinted(&hinted).await {
-                warn!(?error, "turns whose hints were not sent are found again a little later");
+        let taken = self.send_parts(&found.waiting).await;
+        if taken < found.waiting.len()
+            && let Err(error) = store.not_hinted(&found.hinted[taken..]).await
+        {
+            warn!(?error, "turns whose hints were not sent are found again a little later");
+        }
+        // Those behind the turns that were ended; they have waited for no hint of their own yet.
+        self.send_parts(&nexts).await;
+        Ok(Swept { ended, more: full && taken == found.waiting.len() })
+    }
+
+    /// Sends hints until the queue refuses some; returns how many it had taken by then.
+    async fn send_parts(&self, hints: &[Job]) -> usize {
+        let mut taken = 0;
+        for part in hints.chunks(PART) {
+            if let Err(error) = self.outlet.send(part).await {
+                warn!(hints = hints.len() - taken, ?error, "hints not sent; the next sweeps will find their turns");
+                break;
             }
+            taken += part.len();
         }
-        Ok(Swept { ended, more: full && sent.is_ok() })
+        taken
     }
 }
 

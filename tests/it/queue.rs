@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -240,7 +240,8 @@ async fn without_the_queue_messages_are_accepted_up_to_a_bound_and_answered_in_o
 /// A queue that takes hints when it is let.
 #[derive(Default)]
 struct Moody {
-    takes: AtomicBool,
+    /// So many more.
+    room: AtomicUsize,
     taken: AtomicUsize,
     refused: AtomicUsize,
 }
@@ -248,10 +249,12 @@ struct Moody {
 impl Queue for Moody {
     fn send<'a>(&'a self, jobs: &'a [Job]) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            if !self.takes.load(Ordering::SeqCst) {
+            let left = self.room.load(Ordering::SeqCst).checked_sub(jobs.len());
+            let Some(left) = left else {
                 self.refused.fetch_add(jobs.len(), Ordering::SeqCst);
                 return Err(Error::unavailable("not in the mood"));
-            }
+            };
+            self.room.store(left, Ordering::SeqCst);
             self.taken.fetch_add(jobs.len(), Ordering::SeqCst);
             Ok(())
         })
@@ -262,6 +265,7 @@ impl Queue for Moody {
 async fn a_hint_that_the_queue_did_not_take_comes_again_soon_and_many_batches_go_out_at_once() {
     const TURNS: i64 = 250;
     const HOUR: Duration = Duration::from_secs(3_600);
+    const ALL: usize = usize::MAX;
     // Nothing else sweeps here.
     let app = App::with(|setting| {
         setting.queue = crate::turns::silent();
@@ -300,7 +304,15 @@ async fn a_hint_that_the_queue_did_not_take_comes_again_soon_and_many_batches_go
     let batches = Pace { batch: 100, ..everything };
     assert!(!dispatcher.sweep(store, &batches).await.unwrap().more, "no second batch while the first does not go out");
 
-    queue.takes.store(true, Ordering::SeqCst);
+    // What it takes before it refuses is hinted, and stays so.
+    queue.room.store(100, Ordering::SeqCst);
+    owner.execute(later, &[]).await.unwrap();
+    assert!(!dispatcher.sweep(store, &everything).await.unwrap().more);
+    let twice = owner.query_one("select count(*) from turns where hints = 2", &[]).await.unwrap();
+    assert_eq!((twice.get::<_, i64>(0), queue.taken.swap(0, Ordering::SeqCst)), (80, 80), "one part of them");
+    owner.execute("update turns set hints = 1", &[]).await.unwrap();
+
+    queue.room.store(ALL, Ordering::SeqCst);
     owner.execute(later, &[]).await.unwrap();
     let mut sweeps = 1;
     while dispatcher.sweep(store, &batches).await.unwrap().more {
@@ -309,7 +321,7 @@ async fn a_hint_that_the_queue_did_not_take_comes_again_soon_and_many_batches_go
     assert_eq!((sweeps, queue.taken.load(Ordering::SeqCst), hints().await), (3, 250, (2, 2)));
 
     // A hub with nothing to sweep finds out all the same that the queue is back.
-    queue.takes.store(false, Ordering::SeqCst);
+    queue.room.store(0, Ordering::SeqCst);
     let job = Job::web(TenantId::new(), ConversationId::new(), UserId::new(), TurnId::new());
     let refused = queue.refused.load(Ordering::SeqCst);
     for expected in 1..=3 {
@@ -318,7 +330,7 @@ async fn a_hint_that_the_queue_did_not_take_comes_again_soon_and_many_batches_go
     }
     let all_tried = || async { Ok(queue.refused.load(Ordering::SeqCst) >= refused + 3) };
     harness::app::until("each to be tried", all_tried).await.unwrap();
-    queue.takes.store(true, Ordering::SeqCst);
+    queue.room.store(ALL, Ordering::SeqCst);
     harness::app::until("a hint to be taken", || async { Ok(dispatcher.unsent() == 0) }).await.unwrap();
     stop.cancel();
     sending.await.unwrap();
