@@ -157,8 +157,7 @@ async fn without_redis_sockets_stay_messages_are_answered_and_new_sockets_come_i
     let conversation = app.conversation("ben@acme").await.unwrap();
     let mut here = app.socket("ben@acme", &conversation).await.unwrap();
     let mut there = app.socket("ben@acme", &conversation).await.unwrap();
-    let killed = std::process::Command::new("kill").args(["-9", &own.redis.pid().to_string()]).status();
-    assert!(killed.unwrap().success());
+    harness::signal(own.redis.pid(), "KILL").unwrap();
 
     let said = Instant::now();
     here.message("anybody?", None).await.unwrap();

@@ -144,9 +144,7 @@ impl HubProcess {
     pub fn signal(&self, name: &str) -> Result<()> {
         // While nobody has waited for it, its number is nobody else's.
         ensure!(self.child.id().is_some(), "the hub has ended");
-        let sent = std::process::Command::new("kill").args(["-s", name, &self.pid.to_string()]).status()?;
-        ensure!(sent.success(), "SIG{name} could not be sent");
-        Ok(())
+        crate::signal(self.pid, name)
     }
 
     /// Waits until it has ended, by itself or by a signal.

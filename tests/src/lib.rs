@@ -21,6 +21,17 @@ pub mod services;
 pub mod terminal;
 pub mod wire;
 
+/// Sends a signal, by its name, to a process of ours. The shell knows how on every system.
+///
+/// # Errors
+/// If there is no such process.
+pub fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
+    let mut shell = std::process::Command::new("/bin/sh");
+    let sent = shell.args(["-c", "kill -s \"$0\" \"$1\"", name, &pid.to_string()]).output()?;
+    anyhow::ensure!(sent.status.success(), "SIG{name} could not be sent to {pid}");
+    Ok(())
+}
+
 /// Where programs fetched for the local stack are kept between runs: the workspace's `target` folder.
 #[must_use]
 pub fn cache() -> std::path::PathBuf {

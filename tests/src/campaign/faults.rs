@@ -15,11 +15,12 @@ use super::{
     ledger::MARK,
     rest::Rest,
     script::{BAD, REPLY, Weather},
-    stack::{HUBS, Stack, signal},
+    stack::{HUBS, Stack},
 };
 use crate::{
     app::{self, until},
     product::sqs_client,
+    signal,
     wire::{Moment, Wire},
 };
 

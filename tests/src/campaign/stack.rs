@@ -327,13 +327,3 @@ impl Hub {
         Ok(log.write_all(process.said().as_bytes())?)
     }
 }
-
-/// Sends a signal to a process of ours.
-///
-/// # Errors
-/// If there is no such process.
-pub fn signal(pid: u32, name: &str) -> Result<()> {
-    let status = std::process::Command::new("/bin/kill").args(["-s", name, &pid.to_string()]).status()?;
-    ensure!(status.success(), "no signal {name} to {pid}");
-    Ok(())
-}
