@@ -284,7 +284,8 @@ pub async fn inject(kind: Kind, stack: &mut Stack, rests: &[Rest], random: &mut 
                 owner.execute(oldest, &[&rest.conversation]).await?;
             }
             let released = async {
-                pause(some_time).await;
+                // Less than a statement waits for a lock.
+                pause(some_time + Duration::from_secs(1)).await;
                 Ok(owner.batch_execute("commit").await?)
             };
             try_join(try_join_all(rests.iter().map(|rest| rest.reset())), released).await?;

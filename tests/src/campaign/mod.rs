@@ -71,8 +71,9 @@ const BURIED: Duration = Duration::from_secs(150);
 /// How often a fault that hit nobody is put in again.
 const AGAIN: usize = 3;
 
-/// Time between two messages that may be said while a fault is on.
+/// Longest time between two messages that may be said while a fault is on; and over which all of them are spread.
 const DRIP: Duration = Duration::from_millis(70);
+const DRIPS: Duration = Duration::from_millis(1_500);
 
 /// Messages that are told of because they took longest.
 const SLOWEST: usize = 5;
@@ -278,8 +279,9 @@ fn note(
 /// Lets so many messages be said, one after the other.
 #[expect(clippy::disallowed_methods, reason = "paces the messages")]
 async fn drip(shared: Arc<Shared>, messages: usize) {
+    let pause = DRIP.min(DRIPS / u32::try_from(messages.max(1)).unwrap_or(u32::MAX));
     for _ in 0..messages {
-        sleep(DRIP).await;
+        sleep(pause).await;
         shared.leave_to_speak.add_permits(1);
     }
 }
