@@ -100,6 +100,8 @@ impl Card {
     pub fn lay(&self, path: &Path) -> Result<Laid> {
         let unfinished = path.with_extension(format!("{}.unfinished", std::process::id()));
         let write = || {
+            // Where cargo builds elsewhere, this checkout has no such folder yet.
+            fs::create_dir_all(path.parent().unwrap_or(path))?;
             let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
             file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
             fs::rename(&unfinished, path)?;

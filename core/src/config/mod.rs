@@ -240,6 +240,7 @@ mod tests {
             ("LIMIT_TEXT_CHARS", "0"),
             ("ALLOWED_ORIGINS", "hunter2"),
             ("LIMIT_UNSENT_BYTES", "65536"),
+            ("LIMIT_UNSENT_BYTES", "200000"),
             ("TURN_LEASE_MS", "9000"),
             ("TURN_DEADLINE_MS", "300000"),
             ("TURN_QUEUE_AGE_MS", "180000"),
