@@ -32,6 +32,8 @@ pub mod dispatch;
 mod drain;
 #[cfg(feature = "queue")]
 pub mod queue;
+#[cfg(feature = "sealed")]
+pub mod sealed;
 #[cfg(feature = "store")]
 pub mod store;
 

@@ -22,17 +22,14 @@ use chat_core::{
     timestamp::Timestamp,
     token::Identity,
 };
-use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use harness::{
     app::{self, App, until},
     clients::Socket,
     product::{Product, Setting},
     services::{Options, Services},
 };
-use orchestrator::{
-    agent::Prompt,
-    model::{Answer, Model},
-};
+use orchestrator::model::{Model, Piece, Prompt, Purse, at_once};
 use serde_json::json;
 use tokio::{io::AsyncWriteExt, net::TcpListener, sync::Notify, time::timeout};
 
@@ -299,11 +296,11 @@ struct Gated {
 }
 
 impl Model for Gated {
-    fn answer<'a>(&'a self, _: &'a Prompt) -> BoxFuture<'a, chat_core::Result<Answer>> {
+    fn speak<'a>(&'a self, _: &'a Prompt, _: &'a dyn Purse) -> BoxStream<'a, chat_core::Result<Piece>> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        Box::pin(async move {
+        at_once("gated", async move {
             self.gate.notified().await;
-            Ok(Answer { text: "one answer\0".to_owned() })
+            Ok("one answer\0".to_owned())
         })
     }
 }

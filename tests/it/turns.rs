@@ -19,24 +19,21 @@ use chat_core::{
         turns::{Claim, End, Lease},
     },
 };
-use futures::future::{BoxFuture, join_all};
+use futures::{future::join_all, stream::BoxStream};
 use harness::{
     app::{App, until},
     product::QueueKind,
     pump::{event, record},
 };
-use orchestrator::{
-    agent::Prompt,
-    model::{Answer, Model},
-};
+use orchestrator::model::{Model, Piece, Prompt, Purse, at_once};
 use serde_json::{Value, json};
 
 /// A model that never answers.
 pub(crate) struct Never;
 
 impl Model for Never {
-    fn answer<'a>(&'a self, _: &'a Prompt) -> BoxFuture<'a, Result<Answer>> {
-        Box::pin(std::future::pending())
+    fn speak<'a>(&'a self, _: &'a Prompt, _: &'a dyn Purse) -> BoxStream<'a, Result<Piece>> {
+        Box::pin(futures::stream::pending())
     }
 }
 
@@ -45,13 +42,13 @@ impl Model for Never {
 struct Counting(AtomicUsize);
 
 impl Model for Counting {
-    fn answer<'a>(&'a self, prompt: &'a Prompt) -> BoxFuture<'a, Result<Answer>> {
+    fn speak<'a>(&'a self, prompt: &'a Prompt, _: &'a dyn Purse) -> BoxStream<'a, Result<Piece>> {
         let count = self.0.fetch_add(1, Ordering::SeqCst) + 1;
-        Box::pin(async move {
-            match prompt.message.as_str() {
+        at_once("counting", async move {
+            match prompt.message() {
                 "fail" => Err(Error::new(Code::ModelFailed, "no answer")),
                 "panic" => panic!("told to"),
-                _ => Ok(Answer { text: format!("answer {count}") }),
+                _ => Ok(format!("answer {count}")),
             }
         })
     }

@@ -4,11 +4,13 @@
 
 mod model;
 mod numbers;
+mod sealing;
 
 use std::{fmt, str::FromStr};
 
 pub use model::{Model, Provider};
 pub use numbers::{Limits, RawTimes, Times};
+pub use sealing::Sealing;
 
 /// Something that must not be printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -220,6 +222,7 @@ mod tests {
         Edge::read(&mut env);
         Limits::read(&mut env);
         Times::read(&mut env);
+        Sealing::read(&mut env);
         env.faults
     }
 
@@ -238,6 +241,8 @@ mod tests {
             ("JWT_SECRET", "hunter2"),
             ("LIMIT_TEXT_CHARS", "hunter2"),
             ("LIMIT_TEXT_CHARS", "0"),
+            ("SECRETS_KEY", "hunter2"),
+            ("SECRETS_KEY", "00"),
             ("ALLOWED_ORIGINS", "hunter2"),
             ("LIMIT_UNSENT_BYTES", "65536"),
             ("LIMIT_UNSENT_BYTES", "200000"),
@@ -298,6 +303,7 @@ mod tests {
         Limits::read(&mut env);
         Times::read(&mut env);
         Model::read(&mut env);
+        Sealing::read(&mut env);
         for name in read.borrow().iter() {
             assert!(listed.contains(&name.as_str()), "{name} is not in .env.example");
         }

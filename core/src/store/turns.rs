@@ -54,6 +54,16 @@ pub struct Agent {
     pub model: String,
     /// What it was told about itself.
     pub system_prompt: String,
+    /// Who is asked, in this order, when its model gives no answer.
+    pub fallback_models: Vec<String>,
+    /// How freely it speaks, 0 to 2; the model's own choice if absent.
+    pub temperature: Option<f32>,
+    /// Longest answer, in the model's tokens; the model's own choice if absent.
+    pub max_output_tokens: Option<i32>,
+    /// What fits into a prompt, answer included, in tokens.
+    pub context_tokens: i32,
+    /// The names of the tools it may use.
+    pub tools: Vec<String>,
 }
 
 /// A message and its reply.
@@ -175,7 +185,8 @@ const CLAIM: &str = "
       returning id, seq, attempt, epoch, stop_requested
     )
     select t.id, t.attempt, t.epoch, t.stop_requested, c.user_id, c.status,
-           a.id as agent_id, a.name, a.model, a.system_prompt, h.content as said, r.content as answered
+           a.id as agent_id, a.name, a.model, a.system_prompt,
+           a.fallback_models, a.temperature, a.max_output_tokens, a.context_tokens, a.tools, h.content as said, r.content as answered
     from t
     join web_conversations c on c.id = $1
     join agents a on a.tenant_id = c.tenant_id and a.id = c.agent_id
@@ -264,6 +275,11 @@ impl Store {
                 name: column(row, "name")?,
                 model: column(row, "model")?,
                 system_prompt: column(row, "system_prompt")?,
+                fallback_models: column(row, "fallback_models")?,
+                temperature: column(row, "temperature")?,
+                max_output_tokens: column(row, "max_output_tokens")?,
+                context_tokens: column(row, "context_tokens")?,
+                tools: column(row, "tools")?,
             },
             history: rows[1]
                 .iter()

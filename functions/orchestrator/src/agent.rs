@@ -1,24 +1,45 @@
-//! What an agent is asked: who it is, what was said, and the message to answer.
+//! What an agent is asked: who it is, what was said, and the message to answer; and what it says.
 
-use chat_core::store::turns::{Claim, Exchange};
+use chat_core::{Code, Error, Result, store::turns::Claim};
+use futures::StreamExt;
 
-/// A question to a model. Built only from rows read under the turn's own tenant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prompt {
-    /// Which model is asked.
-    pub model: String,
-    /// What the agent was told about itself.
-    pub system: String,
-    /// What was said before, oldest first.
-    pub history: Vec<Exchange>,
-    /// The message to answer.
-    pub message: String,
-}
+use crate::model::{Model, Piece, Prompt, Purse, Said};
 
 /// The prompt of a claimed turn.
 #[must_use]
 pub fn prompt(claim: &Claim) -> Prompt {
-    let (message, history) =
-        claim.history.split_last().map_or_else(Default::default, |(last, before)| (last.said.clone(), before.to_vec()));
-    Prompt { model: claim.agent.model.clone(), system: claim.agent.system_prompt.clone(), history, message }
+    let agent = &claim.agent;
+    let mut said = Vec::with_capacity(claim.history.len() * 2);
+    for exchange in &claim.history {
+        said.push(Said::User(exchange.said.clone()));
+        // A message that was never answered was said all the same.
+        said.extend(exchange.answered.clone().map(|text| Said::Agent { text, calls: Vec::new() }));
+    }
+    Prompt {
+        tenant: claim.tenant,
+        models: [vec![agent.model.clone()], agent.fallback_models.clone()].concat(),
+        system: agent.system_prompt.clone(),
+        said,
+        tools: Vec::new(),
+        temperature: agent.temperature,
+        max_output_tokens: agent.max_output_tokens.and_then(|most| u32::try_from(most).ok()),
+    }
+}
+
+/// Hears a model out.
+///
+/// # Errors
+/// Those of [`Model::speak`].
+pub async fn answer(model: &dyn Model, prompt: &Prompt, purse: &dyn Purse) -> Result<String> {
+    let mut pieces = model.speak(prompt, purse);
+    let mut answer = String::new();
+    while let Some(piece) = pieces.next().await {
+        match piece? {
+            Piece::Text(text) => answer.push_str(&text),
+            Piece::Anew => answer.clear(),
+            Piece::Call(_) => {}
+            Piece::End(_) => return Ok(answer),
+        }
+    }
+    Err(Error::new(Code::ModelFailed, Code::ModelFailed.failure()).because("the model stopped without an end"))
 }

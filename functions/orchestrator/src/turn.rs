@@ -13,7 +13,7 @@ use chat_core::{
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument, error, info, info_span, warn};
 
-use crate::{Orchestrator, agent, routes::web};
+use crate::{Orchestrator, agent, model::Unlimited, routes::web};
 
 /// How a run came out.
 enum Outcome {
@@ -55,8 +55,8 @@ impl Orchestrator {
         }
         let prompt = agent::prompt(claim);
         tokio::select! {
-            answer = timeout(self.times.turn, self.model.answer(&prompt)) => match answer {
-                Ok(Ok(answer)) => Outcome::Answer(answer.text),
+            answer = timeout(self.times.turn, agent::answer(&*self.model, &prompt, &Unlimited)) => match answer {
+                Ok(Ok(answer)) => Outcome::Answer(answer),
                 Ok(Err(error)) => {
                     warn!(?error, "the model gave no answer");
                     Outcome::End(End::Failed(error.code()))

@@ -16,11 +16,10 @@ use tokio_util::io::StreamReader;
 use tracing::warn;
 
 use super::{
-    Answer,
+    Prompt, Said,
     failure::{Failure, retry_after},
     stream,
 };
-use crate::agent::Prompt;
 
 /// How often a prompt is sent again at most, after the first time.
 const RETRIES: u32 = 2;
@@ -84,13 +83,13 @@ impl Provider {
     ///
     /// # Errors
     /// [`Code::ModelFailed`], for all that can go wrong; what it was is in the source.
-    pub async fn answer(&self, model: &str, prompt: &Prompt) -> Result<Answer> {
+    pub async fn answer(&self, model: &str, prompt: &Prompt) -> Result<String> {
         let deadline = Instant::now() + self.patience.turn;
         let body = Request::new(model, prompt);
         let mut tries = 0;
         loop {
             let failure = match self.ask(&body).await {
-                Ok(text) => return Ok(Answer { text }),
+                Ok(text) => return Ok(text),
                 Err(failure) => failure,
             };
             let pause = failure.pause(self.patience.pause * 2_u32.pow(tries));
@@ -149,12 +148,12 @@ struct Message<'a> {
 impl<'a> Request<'a> {
     fn new(model: &'a str, prompt: &'a Prompt) -> Self {
         let system = Some(("system", prompt.system.as_str())).filter(|(_, text)| !text.trim().is_empty());
-        // A message that was never answered was said all the same.
-        let history = prompt.history.iter().flat_map(|exchange| {
-            let answered = exchange.answered.as_deref().map(|answered| ("assistant", answered));
-            [Some(("user", exchange.said.as_str())), answered].into_iter().flatten()
+        let said = prompt.said.iter().map(|said| match said {
+            Said::User(text) => ("user", text.as_str()),
+            Said::Agent { text, .. } => ("assistant", text.as_str()),
+            Said::Tool { result, .. } => ("tool", result.as_str()),
         });
-        let said = system.into_iter().chain(history).chain([("user", prompt.message.as_str())]);
+        let said = system.into_iter().chain(said);
         Self { model, messages: said.map(|(role, content)| Message { role, content }).collect(), stream: true }
     }
 }
