@@ -147,6 +147,18 @@ words! {
 }
 
 words! {
+    /// How far a tool is that the agent uses.
+    ToolState {
+        /// It works.
+        Running = "running"
+        /// It found something.
+        Done = "done"
+        /// It found nothing, or could not look.
+        Failed = "failed"
+    }
+}
+
+words! {
     /// Where a turn is.
     TurnState {
         /// Waits for its predecessors or a worker.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize, de::Error as _};
 
 use crate::{
-    conversation::{Message, Origin, Status, TurnState},
+    conversation::{Message, Origin, Status, ToolState, TurnState},
     error::Code,
     ids::{ClientMessageId, ConversationId, MessageId, SocketId, TurnId, UserId},
     timestamp::Timestamp,
@@ -135,6 +135,26 @@ pub enum ServerFrame {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message_id: Option<MessageId>,
     },
+    /// A piece of a running reply.
+    Delta {
+        /// The turn that it will end.
+        turn_id: TurnId,
+        /// Which claim of the turn writes it; a later one begins again.
+        attempt: i32,
+        /// Where it starts, in Unicode code points; 0 replaces what was there.
+        offset: usize,
+        /// What it adds.
+        text: String,
+    },
+    /// The agent uses a tool.
+    Tool {
+        /// The turn it works on.
+        turn_id: TurnId,
+        /// The tool.
+        name: String,
+        /// How far it is.
+        state: ToolState,
+    },
     /// A whole reply, after it was stored.
     Response {
         /// What it says.
@@ -207,6 +227,8 @@ impl ServerFrame {
             Self::Accepted { .. }
             | Self::Message { .. }
             | Self::Turn { .. }
+            | Self::Delta { .. }
+            | Self::Tool { .. }
             | Self::Status { .. }
             | Self::Error { .. }
             | Self::Reset { .. }
@@ -223,6 +245,8 @@ impl ServerFrame {
             Self::Ready { .. }
             | Self::Typing { .. }
             | Self::Turn { .. }
+            | Self::Delta { .. }
+            | Self::Tool { .. }
             | Self::Status { .. }
             | Self::Error { .. }
             | Self::Reset { .. }

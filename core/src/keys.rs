@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::ids::{AgentId, ConversationId, TenantId, UserId};
+use crate::ids::{AgentId, ConversationId, TenantId, TurnId, UserId};
 
 /// A pub-sub channel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -18,6 +18,21 @@ pub struct Key(String);
 #[must_use]
 pub fn webchat_response_key(tenant: TenantId, conversation: ConversationId) -> Topic {
     Topic(format!("{tenant}:webchat:response:{conversation}"))
+}
+
+/// The text so far of a running reply: `{tenant}:webchat:partial:{turn}`.
+///
+/// In a cluster it needs no slot in common with its conversation's topic: a published frame reaches every node, and so
+/// is no key of the script that appends and publishes.
+#[must_use]
+pub fn webchat_partial_key(tenant: TenantId, turn: TurnId) -> Key {
+    Key(format!("{tenant}:webchat:partial:{turn}"))
+}
+
+/// Hints that a running turn shall stop: `{tenant}:webchat:stop:{turn}`. The truth is the turn's row.
+#[must_use]
+pub fn webchat_stop_key(tenant: TenantId, turn: TurnId) -> Key {
+    Key(format!("{tenant}:webchat:stop:{turn}"))
 }
 
 /// The short-term memory of an agent about a person: `{tenant}:memory:short:{agent}:{user}`.

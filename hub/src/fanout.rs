@@ -12,6 +12,8 @@ pub struct Event {
     pub text: Utf8Bytes,
     /// The socket that was told directly and need not hear it again.
     pub via: Option<SocketId>,
+    /// How much a delta adds, in Unicode code points; 0 of any other frame.
+    pub chars: usize,
 }
 
 /// Reads a publication. Only frames of the contract pass, and only their fields: what else stands in a payload,
@@ -24,12 +26,15 @@ pub fn decode(payload: &[u8]) -> Option<Event> {
         ServerFrame::Ready { .. } | ServerFrame::Accepted { .. } | ServerFrame::Reconnect { .. } => return None,
         ServerFrame::Message { .. }
         | ServerFrame::Turn { .. }
+        | ServerFrame::Delta { .. }
+        | ServerFrame::Tool { .. }
         | ServerFrame::Response { .. }
         | ServerFrame::Status { .. }
         | ServerFrame::Error { .. }
         | ServerFrame::Reset { .. } => None,
     };
-    Some(Event { text: frame.json().into(), frame, via })
+    let chars = if let ServerFrame::Delta { text, .. } = &frame { text.chars().count() } else { 0 };
+    Some(Event { text: frame.json().into(), frame, via, chars })
 }
 
 #[cfg(test)]

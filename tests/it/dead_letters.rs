@@ -6,6 +6,7 @@ use chat_core::{
     config::Times,
     ids::{MessageId, TurnId},
     job::Job,
+    store::turns::Completion,
 };
 use harness::{
     app::App,
@@ -83,10 +84,10 @@ async fn a_dead_hint_ends_only_a_turn_that_nobody_has_and_nobody_may_run() {
     let told = socket.until("turn").await.unwrap();
     assert_eq!((&told["turn_id"], &told["code"]), (&sent[0]["turn_id"], &json!("attempts_exhausted")));
     assert_eq!(socket.until("error").await.unwrap()["turn_id"], sent[0]["turn_id"]);
-    assert!(store.finish(&last, MessageId::new(), "late").await.unwrap().0.is_none());
+    assert!(store.finish(&last, MessageId::new(), "late", Completion::Whole).await.unwrap().0.is_none());
     let next = store.claim(tenant, conversation, &long).await.unwrap().unwrap();
     assert_eq!(next.turn.to_string(), sent[1]["turn_id"].as_str().unwrap());
-    store.finish(&next, MessageId::new(), "done").await.unwrap();
+    store.finish(&next, MessageId::new(), "done", Completion::Whole).await.unwrap();
     app.finish().await.unwrap();
 }
 

@@ -17,7 +17,7 @@ use chat_core::{
         door::Action,
         messages::{Page, Position},
         sweep::Pace,
-        turns::End,
+        turns::{Completion, End},
     },
     timestamp::Timestamp,
     token::Identity,
@@ -48,7 +48,7 @@ async fn a_reply_whose_news_were_lost_arrives_all_the_same() {
     here.until("accepted").await.unwrap();
     let claim = store.claim(tenant, conversation, &Times::default()).await.unwrap().unwrap();
     // Stored, and then nobody publishes it.
-    store.finish(&claim, MessageId::new(), "here I am").await.unwrap().0.unwrap();
+    store.finish(&claim, MessageId::new(), "here I am", Completion::Whole).await.unwrap().0.unwrap();
     let stored = Instant::now();
     for socket in [&mut here, &mut there] {
         assert_eq!(socket.until("response").await.unwrap()["text"], "here I am");
@@ -110,7 +110,7 @@ async fn a_hub_looks_as_often_as_it_is_set_to() {
     sockets[0].until("accepted").await.unwrap();
     sockets[1].until("message").await.unwrap();
     let claim = store.claim(tenant, conversation, &Times::default()).await.unwrap().unwrap();
-    store.finish(&claim, MessageId::new(), "here I am").await.unwrap().0.unwrap();
+    store.finish(&claim, MessageId::new(), "here I am", Completion::Whole).await.unwrap().0.unwrap();
     let stored = Instant::now();
     sockets[0].until("response").await.unwrap();
     // Less than a look of the usual length, of which it takes two.

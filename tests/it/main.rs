@@ -15,6 +15,7 @@ mod original;
 mod queue;
 mod resets;
 mod services;
+mod streaming;
 mod turns;
 mod walls;
 mod wire;

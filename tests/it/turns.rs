@@ -16,7 +16,7 @@ use chat_core::{
     queue::Mischief,
     store::{
         sweep::Pace,
-        turns::{Claim, End, Lease},
+        turns::{Claim, Completion, End, Lease},
     },
 };
 use futures::{future::join_all, stream::BoxStream};
@@ -144,12 +144,12 @@ async fn one_claim_at_a_time_and_the_late_one_is_refused() {
     let second = claim(&app, tenant, conversation, &long).await.expect("an abandoned turn is claimed again");
     assert_eq!((second.turn, first.attempt, second.attempt), (first.turn, 1, 2));
     assert_eq!(store.renew(&first, &long).await.unwrap(), Lease::Lost);
-    let (late, _) = store.finish(&first, MessageId::new(), "late").await.unwrap();
+    let (late, _) = store.finish(&first, MessageId::new(), "late", Completion::Whole).await.unwrap();
     assert!(late.is_none(), "the ghost's reply is refused");
     assert!(!store.end(&first, End::Failed(Code::ModelFailed)).await.unwrap().0);
-    let (reply, next) = store.finish(&second, MessageId::new(), "in time").await.unwrap();
+    let (reply, next) = store.finish(&second, MessageId::new(), "in time", Completion::Whole).await.unwrap();
     assert_eq!((reply.unwrap().seq, next), (2, None));
-    assert!(store.finish(&second, MessageId::new(), "again").await.unwrap().0.is_none());
+    assert!(store.finish(&second, MessageId::new(), "again", Completion::Whole).await.unwrap().0.is_none());
     app.finish().await.unwrap();
 }
 
@@ -167,7 +167,8 @@ async fn a_claim_brings_what_was_said_and_nothing_that_waits_behind_it() {
         assert_eq!((last.said.as_str(), last.answered.as_deref()), (text, None));
         assert_eq!(claim.history.len(), before + 1);
         assert!(claim.history[..before].iter().all(|exchange| exchange.answered.is_some()));
-        let (_, next) = store.finish(&claim, MessageId::new(), &format!("re: {text}")).await.unwrap();
+        let (_, next) =
+            store.finish(&claim, MessageId::new(), &format!("re: {text}"), Completion::Whole).await.unwrap();
         assert_eq!(next.is_some(), text != "three", "the next one's hint comes back with the finish");
     }
     app.finish().await.unwrap();
@@ -182,12 +183,12 @@ async fn a_reply_of_before_the_reset_finds_its_fence_closed() {
     let old = claim(&app, tenant, conversation, &times).await.unwrap();
     app.rest("ben@acme").delete(&format!("/conversations/{conversation}")).await.unwrap();
     assert_eq!(store.renew(&old, &times).await.unwrap(), Lease::Lost);
-    assert!(store.finish(&old, MessageId::new(), "too late").await.unwrap().0.is_none());
+    assert!(store.finish(&old, MessageId::new(), "too late", Completion::Whole).await.unwrap().0.is_none());
 
     say(&app, conversation, "after").await;
     let new = claim(&app, tenant, conversation, &times).await.unwrap();
     assert_eq!(new.history.len(), 1, "nothing said before reaches the agent");
-    assert_eq!(store.finish(&new, MessageId::new(), "fresh").await.unwrap().0.unwrap().seq, 3);
+    assert_eq!(store.finish(&new, MessageId::new(), "fresh", Completion::Whole).await.unwrap().0.unwrap().seq, 3);
     app.finish().await.unwrap();
 }
 
@@ -201,7 +202,7 @@ async fn the_agent_does_not_talk_over_the_person_who_took_over() {
     let owner = app.owner().await.unwrap();
     owner.execute("update web_conversations set status = 'escalated' where id = $1", &[&conversation]).await.unwrap();
     assert_eq!(store.renew(&claim, &times).await.unwrap(), Lease::Lost);
-    assert!(store.finish(&claim, MessageId::new(), "me first").await.unwrap().0.is_none());
+    assert!(store.finish(&claim, MessageId::new(), "me first", Completion::Whole).await.unwrap().0.is_none());
     assert!(store.end(&claim, End::Escalated).await.unwrap().0);
 
     // And a later message is not even begun.

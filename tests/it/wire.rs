@@ -3,7 +3,7 @@
 use chat_core::{
     config::{Database, Secret, Times},
     ids::{ConversationId, MessageId},
-    store::{Store, door::Action, messages::Page},
+    store::{Store, door::Action, messages::Page, turns::Completion},
     text::Text,
     timestamp::Timestamp,
     token::Identity,
@@ -43,7 +43,7 @@ async fn accept_claim_renew_finish_and_a_page_take_one_round_trip_each() {
         count("claim");
         store.renew(&claim, &times).await.unwrap();
         count("renew");
-        store.finish(&claim, MessageId::new(), "hi").await.unwrap().0.unwrap();
+        store.finish(&claim, MessageId::new(), "hi", Completion::Whole).await.unwrap().0.unwrap();
         count("finish");
         store.messages(&who, conversation, Page::Newest, 50, Action::Read).await.unwrap();
         count("page");

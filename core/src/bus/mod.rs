@@ -3,8 +3,9 @@
 //!
 //! [`Publisher`] sends. [`Subscriber`] listens for a whole process on one connection: topics are counted by their
 //! listeners, a subscription is confirmed before anybody relies on it, and when the connection was gone every listener
-//! is told that it may have missed something.
+//! is told that it may have missed something. [`Partial`] is the text so far of a running reply, for who comes late.
 
+mod partial;
 mod publisher;
 mod subscriber;
 
@@ -17,6 +18,7 @@ use crate::{
     error::{Error, Result},
 };
 
+pub use partial::{Appended, Partial, Place};
 pub use publisher::{Outbox, Publisher};
 pub use subscriber::{News, Subscriber, Subscription};
 

@@ -20,10 +20,13 @@ use crate::{
 /// News that wait to be published at most; beyond it they are dropped, as Redis itself might.
 const OUTBOX: usize = 8_192;
 
+/// How long a hint under a key stands. Whoever it is for looks several times a second; after this the fact must do.
+const HINT_SECONDS: u64 = 60;
+
 /// Publishes.
 #[derive(Clone)]
 pub struct Publisher {
-    conn: ConnectionManager,
+    pub(super) conn: ConnectionManager,
 }
 
 impl Publisher {
@@ -68,6 +71,22 @@ impl Publisher {
     /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Redis did not answer.
     pub async fn delete(&self, key: &Key) -> Result<()> {
         self.conn.clone().del::<_, ()>(key.as_str()).await.map_err(Error::unavailable)
+    }
+
+    /// Leaves a hint under a key, for a minute.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Redis did not take it.
+    pub async fn leave_hint(&self, key: &Key) -> Result<()> {
+        self.conn.clone().set_ex::<_, _, ()>(key.as_str(), 1, HINT_SECONDS).await.map_err(Error::unavailable)
+    }
+
+    /// Whether there is a hint under a key.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Redis did not answer.
+    pub async fn hinted(&self, key: &Key) -> Result<bool> {
+        self.conn.clone().exists(key.as_str()).await.map_err(Error::unavailable)
     }
 
     /// Answers if Redis does.

@@ -86,6 +86,9 @@ numbers! {
         renew_ms: u64 = 5_000 in 10..600_000, "TURN_RENEW_MS";
         /// Longest life of a turn from its first claim, in milliseconds.
         turn_ms: u64 = 180_000 in 100..3_600_000, "TURN_DEADLINE_MS";
+        /// Time in which the words of a running reply are collected before they are told, in milliseconds; 0 tells each as
+        /// it comes.
+        delta_ms: u64 = 40 in 0..1_000, "DELTA_MS";
         /// Claims of one turn at most.
         attempts: i32 = 3 in 1..100, "TURN_ATTEMPTS";
         /// Longest wait of a turn that is the first of its conversation and that nobody claims, in milliseconds.
@@ -118,6 +121,8 @@ pub struct Times {
     pub renew: Duration,
     /// Longest life of a turn from its first claim.
     pub turn: Duration,
+    /// Time in which the words of a running reply are collected before they are told.
+    pub delta: Duration,
     /// Claims of one turn at most.
     pub attempts: i32,
     /// Longest wait of a turn that is the first of its conversation and that nobody claims.
@@ -162,6 +167,7 @@ impl Times {
             lease: Duration::from_millis(raw.lease_ms),
             renew: Duration::from_millis(raw.renew_ms),
             turn: Duration::from_millis(raw.turn_ms),
+            delta: Duration::from_millis(raw.delta_ms),
             attempts: raw.attempts,
             queue_age: Duration::from_millis(raw.queue_age_ms),
             sweep_first: Duration::from_millis(raw.sweep_first_ms),

@@ -118,6 +118,26 @@ pub enum Stop {
     NoSuchTurn,
 }
 
+/// How a turn ends with a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completion {
+    /// The agent has said all.
+    Whole,
+    /// The user wanted no more of it; what was written is kept.
+    Stopped,
+}
+
+impl Completion {
+    /// The state it leaves the turn in.
+    #[must_use]
+    pub fn state(self) -> TurnState {
+        match self {
+            Self::Whole => TurnState::Answered,
+            Self::Stopped => TurnState::Stopped,
+        }
+    }
+}
+
 /// How a turn ends without a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -205,11 +225,11 @@ const RENEW: &str = "
       and c.id = $1 and c.epoch = t.epoch and c.status = 'agent' and t.deadline > clock_timestamp()
     returning t.stop_requested";
 
-/// `$1` conversation, `$2` turn, `$3` attempt, `$4` reply, `$5` its text. Runs behind the lock.
+/// `$1` conversation, `$2` turn, `$3` attempt, `$4` reply, `$5` its text, `$6` the turn's state. Runs behind the lock.
 /// No row: another attempt, another epoch, a person has taken over, or the turn has ended; the reply is thrown away.
 const FINISH: &str = "
     with done as (
-      update turns t set state = 'answered', lease_until = null, ended_at = clock_timestamp()
+      update turns t set state = $6, lease_until = null, ended_at = clock_timestamp()
       from web_conversations c
       where t.conversation_id = $1 and t.id = $2 and t.attempt = $3 and t.state = 'running' and t.tenant_id = app_tenant()
         and c.id = $1 and c.epoch = t.epoch and c.status = 'agent'
@@ -308,11 +328,17 @@ impl Store {
     ///
     /// # Errors
     /// [`Code::Unavailable`] if Postgres did not confirm. Calling again with the same `reply` cannot store two.
-    pub async fn finish(&self, claim: &Claim, reply: MessageId, text: &str) -> Result<(Option<Reply>, Option<Job>)> {
-        let conversation = claim.conversation;
+    pub async fn finish(
+        &self,
+        claim: &Claim,
+        reply: MessageId,
+        text: &str,
+        how: Completion,
+    ) -> Result<(Option<Reply>, Option<Job>)> {
+        let (conversation, state) = (claim.conversation, how.state().as_str());
         let work: [Step<'_>; 3] = [
             (LOCK, &[&conversation]),
-            (FINISH, &[&conversation, &claim.turn, &claim.attempt, &reply, &text]),
+            (FINISH, &[&conversation, &claim.turn, &claim.attempt, &reply, &text, &state]),
             (NEXT, &[&conversation]),
         ];
         let rows = self.run(Scope::Tenant(claim.tenant), &work).await?;

@@ -3,7 +3,10 @@
 use chat_core::{Code, Error, Result, store::turns::Claim};
 use futures::StreamExt;
 
-use crate::model::{Model, Piece, Prompt, Purse, Said};
+use crate::{
+    draft::Draft,
+    model::{Model, Piece, Prompt, Purse, Said},
+};
 
 /// The prompt of a claimed turn.
 #[must_use]
@@ -26,20 +29,29 @@ pub fn prompt(claim: &Claim) -> Prompt {
     }
 }
 
-/// Hears a model out.
+/// Hears a model out, into a draft.
+///
+/// # Errors
+/// Those of [`Model::speak`].
+pub async fn write(model: &dyn Model, prompt: &Prompt, purse: &dyn Purse, draft: &Draft) -> Result<()> {
+    let mut pieces = model.speak(prompt, purse);
+    while let Some(piece) = pieces.next().await {
+        match piece? {
+            Piece::Text(words) => draft.push(&words),
+            Piece::Anew => draft.clear(),
+            Piece::Call(_) => {}
+            Piece::End(_) => return Ok(()),
+        }
+    }
+    Err(Error::new(Code::ModelFailed, Code::ModelFailed.failure()).because("the model stopped without an end"))
+}
+
+/// The whole answer at once.
 ///
 /// # Errors
 /// Those of [`Model::speak`].
 pub async fn answer(model: &dyn Model, prompt: &Prompt, purse: &dyn Purse) -> Result<String> {
-    let mut pieces = model.speak(prompt, purse);
-    let mut answer = String::new();
-    while let Some(piece) = pieces.next().await {
-        match piece? {
-            Piece::Text(text) => answer.push_str(&text),
-            Piece::Anew => answer.clear(),
-            Piece::Call(_) => {}
-            Piece::End(_) => return Ok(answer),
-        }
-    }
-    Err(Error::new(Code::ModelFailed, Code::ModelFailed.failure()).because("the model stopped without an end"))
+    let draft = Draft::default();
+    write(model, prompt, purse, &draft).await?;
+    Ok(draft.text())
 }

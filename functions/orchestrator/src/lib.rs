@@ -1,13 +1,17 @@
 //! The orchestrator: SQS wakes it, it claims a turn, runs the agent, stores the reply and publishes it.
 //!
 //! A message on its way through: [`batch`] (the records, side by side) → [`routes`] (where its answer goes) →
-//! [`turn`] (claim, run, finish, next hint) → [`agent`] and [`model`] (the answer itself).
+//! [`turn`] (claim, run, finish, next hint) → [`agent`] and [`model`] (the answer itself). While it is written, [`lease`]
+//! holds the turn and [`telling`] brings the words of its [`draft`] to the sockets.
 //! No transaction is open while a model is called.
 
 pub mod agent;
 pub mod batch;
+pub mod draft;
+mod lease;
 pub mod model;
 pub mod routes;
+mod telling;
 pub mod turn;
 
 use std::sync::Arc;

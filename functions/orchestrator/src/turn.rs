@@ -4,21 +4,28 @@ use std::time::Duration;
 
 use chat_core::{
     Code, Kind, Result,
+    bus::Place,
     conversation::Status,
     ids::{ConversationId, MessageId, TenantId},
     job::Job,
-    store::turns::{Claim, End, Lease, Reply},
-    text,
+    keys::webchat_partial_key,
+    store::turns::{Claim, Completion, End, Reply},
 };
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument, error, info, info_span, warn};
 
-use crate::{Orchestrator, agent, model::Unlimited, routes::web};
+use crate::{
+    Orchestrator, agent,
+    draft::{Draft, Told},
+    lease::Unwanted,
+    model::Unlimited,
+    routes::web,
+};
 
 /// How a run came out.
 enum Outcome {
-    /// With an answer.
-    Answer(String),
+    /// With a reply: all of it, or what there was when it was stopped.
+    Reply(Completion),
     /// Without one.
     End(End),
     /// The turn is not ours any more; whatever we have is thrown away.
@@ -36,17 +43,21 @@ impl Orchestrator {
             attempt = claim.attempt);
         async {
             let begun = Instant::now();
-            let outcome = self.outcome(&claim).await;
-            let next = self.close(&claim, outcome).await?;
+            let draft = Draft::default();
+            let mut told = Told::default();
+            let outcome = self.outcome(&claim, &draft, &mut told).await;
+            let next = self.close(&claim, outcome, &draft, told).await?;
             info!(duration_ms = begun.elapsed().as_millis(), "turn is over");
             self.hint(next).await;
+            self.forget(&claim, told).await;
             Ok(())
         }
         .instrument(span)
         .await
     }
 
-    async fn outcome(&self, claim: &Claim) -> Outcome {
+    /// Runs the agent, unless there is nothing to run it for.
+    async fn outcome(&self, claim: &Claim, draft: &Draft, told: &mut Told) -> Outcome {
         if claim.stop_requested {
             return Outcome::End(End::Stopped);
         }
@@ -55,56 +66,43 @@ impl Orchestrator {
         }
         let prompt = agent::prompt(claim);
         tokio::select! {
-            answer = timeout(self.times.turn, agent::answer(&*self.model, &prompt, &Unlimited)) => match answer {
-                Ok(Ok(answer)) => Outcome::Answer(answer),
+            biased;
+            written = timeout(self.times.turn, agent::write(&*self.model, &prompt, &Unlimited, draft)) => match written {
+                Ok(Ok(())) => Outcome::Reply(Completion::Whole),
                 Ok(Err(error)) => {
                     warn!(?error, "the model gave no answer");
                     Outcome::End(End::Failed(error.code()))
                 }
                 Err(_) => Outcome::End(End::Failed(Code::DeadlineExceeded)),
             },
-            outcome = self.keep(claim) => outcome,
-        }
-    }
-
-    /// Renews the lease until the turn is not ours or not wanted any more.
-    async fn keep(&self, claim: &Claim) -> Outcome {
-        let mut held_until = Instant::now() + self.times.lease;
-        loop {
-            sleep(self.times.renew).await;
-            let asked = Instant::now();
-            match self.store.renew(claim, &self.times).await {
-                Ok(Lease::Held) => held_until = asked + self.times.lease,
-                Ok(Lease::StopRequested) => return Outcome::End(End::Stopped),
-                Ok(Lease::Lost) => return Outcome::Lost,
-                Err(error) if Instant::now() < held_until => warn!(?error, "lease not renewed; trying again"),
-                Err(error) => {
-                    warn!(?error, "lease ran out");
-                    return Outcome::Lost;
-                }
-            }
+            unwanted = self.hold(claim) => match unwanted {
+                Unwanted::Stopped => Outcome::Reply(Completion::Stopped),
+                Unwanted::Lost => Outcome::Lost,
+            },
+            never = self.tell(place(claim), draft, told) => match never {},
         }
     }
 
     /// Stores what came out, if the turn is still ours, and tells the sockets. Returns the hint for the next turn.
-    async fn close(&self, claim: &Claim, outcome: Outcome) -> Result<Option<Job>> {
+    async fn close(&self, claim: &Claim, outcome: Outcome, draft: &Draft, told: Told) -> Result<Option<Job>> {
         match outcome {
-            Outcome::Answer(text) => {
-                let text = text::carried(&text);
-                let (reply, next) = self.finish(claim, &text).await?;
+            Outcome::Reply(how) => {
+                let text = draft.text();
+                if text.trim().is_empty() {
+                    let end = if how == Completion::Stopped { End::Stopped } else { End::Failed(Code::ModelFailed) };
+                    return self.end(claim, end).await;
+                }
+                let (finished, ()) =
+                    tokio::join!(self.finish(claim, &text, how), self.tell_rest(place(claim), draft, told));
+                let (reply, next) = finished?;
                 match reply {
-                    Some(reply) => web::send_response(&self.publisher, claim, &reply, text).await,
+                    Some(reply) => web::send_response(&self.publisher, claim, &reply, text, how).await,
+                    None if how == Completion::Stopped => return self.end(claim, End::Stopped).await,
                     None => info!("the reply came too late and was thrown away"),
                 }
                 Ok(next)
             }
-            Outcome::End(end) => {
-                let (ours, next) = self.store.end(claim, end).await?;
-                if ours {
-                    web::send_end(&self.publisher, claim, end).await;
-                }
-                Ok(next)
-            }
+            Outcome::End(end) => self.end(claim, end).await,
             Outcome::Lost => {
                 info!("the turn is not ours any more");
                 Ok(None)
@@ -112,14 +110,31 @@ impl Orchestrator {
         }
     }
 
+    /// Ends the turn without a reply, if it is still ours, and tells the sockets. Returns the hint for the next turn.
+    async fn end(&self, claim: &Claim, end: End) -> Result<Option<Job>> {
+        let (ours, next) = self.store.end(claim, end).await?;
+        if ours {
+            web::send_end(&self.publisher, claim, end).await;
+        }
+        Ok(next)
+    }
+
+    /// Lets Redis forget the text so far, if it had any: whoever comes now reads the store.
+    async fn forget(&self, claim: &Claim, told: Told) {
+        if told != Told::default() {
+            let partial = webchat_partial_key(claim.tenant, claim.turn);
+            let _ = timeout(FORGET_TIMEOUT, self.publisher.delete(&partial)).await;
+        }
+    }
+
     /// Stores the reply, trying again while the lease may hold: it is paid for, and a connection that died while the
     /// environment was frozen, or a commit whose answer was lost, is no reason to pay again. The id is ours, so that a
     /// reply stored by an attempt we know nothing of is told from a refusal.
-    async fn finish(&self, claim: &Claim, text: &str) -> Result<(Option<Reply>, Option<Job>)> {
+    async fn finish(&self, claim: &Claim, text: &str, how: Completion) -> Result<(Option<Reply>, Option<Job>)> {
         let (id, begun) = (MessageId::new(), Instant::now());
         let mut again = false;
         loop {
-            match self.store.finish(claim, id, text).await {
+            match self.store.finish(claim, id, text, how).await {
                 Ok((None, next)) if again => return Ok((self.store.stored(claim, id).await?, next)),
                 Err(error) if error.kind() == Kind::Unavailable && begun.elapsed() < self.times.lease => {
                     warn!(?error, "reply not confirmed; trying again");
@@ -142,8 +157,16 @@ impl Orchestrator {
     }
 }
 
+/// The place of the reply that a claim will bring.
+fn place(claim: &Claim) -> Place {
+    Place { tenant: claim.tenant, conversation: claim.conversation, turn: claim.turn, attempt: claim.attempt }
+}
+
 /// Pause before a reply is stored again.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// Longest wait for Redis to forget; it does so by itself a minute later.
+const FORGET_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Longest wait for the queue to take a hint.
 const HINT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -6,6 +6,7 @@
 
 mod news;
 mod says;
+mod stream;
 
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ use chat_core::{
 };
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tracing::debug;
+
+use stream::Streamed;
 
 use crate::{
     Hub,
@@ -80,6 +83,8 @@ struct Session {
     hold: Hold,
     /// Turns whose end this socket has not seen.
     open: Vec<TurnId>,
+    /// The reply that is being written, as far as this socket was told.
+    streamed: Option<Streamed>,
     /// The newest `seq` written to this socket.
     last_seq: i64,
     /// The epoch this socket shows.
@@ -125,6 +130,7 @@ async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<Conversati
         subscription,
         hold,
         open: Vec::new(),
+        streamed: None,
         last_seq: seat.last_seq,
         epoch: seat.epoch,
         ping,
@@ -149,6 +155,7 @@ async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<Conversati
         }
     };
     session.ready(socket, resumed).await?;
+    session.running_so_far(socket, &turns).await?;
     Ok(session)
 }
 

@@ -39,6 +39,9 @@ impl Session {
             // The store says whether that is so, and tells this socket.
             return if epoch > self.epoch { Box::pin(self.repair(socket)).await } else { Ok(()) };
         }
+        if matches!(event.frame, ServerFrame::Delta { .. }) {
+            return self.delta(socket, &event).await;
+        }
         if let Some(seq) = event.frame.seq() {
             if self.look_again.is_some() {
                 // A reset may wait to be told first; the look that comes finds this one, too.
@@ -87,6 +90,7 @@ impl Session {
 
     fn ended(&mut self, turn: TurnId) {
         self.open.retain(|open| *open != turn);
+        self.streamed = self.streamed.filter(|streamed| streamed.turn() != turn);
         self.hold.waits_for(self.open.len());
     }
 
@@ -112,6 +116,7 @@ impl Session {
     /// Tells how a turn ended, other than by its reply.
     async fn tell_end(&mut self, socket: &mut WebSocket, turn: &Turn) -> Result<(), Close> {
         let Turn { id, state, code } = *turn;
+        self.ended(id);
         match (state, code) {
             (TurnState::Failed, Some(code)) => {
                 for frame in End::Failed(code).frames(id) {
@@ -141,6 +146,7 @@ impl Session {
     /// Brings this socket to where the store is, up to a place; what comes after it this socket hears otherwise.
     async fn look(&mut self, socket: &mut WebSocket, until: i64) -> Result<(), Close> {
         let mut looks = 0;
+        let mut waited_for = self.open.clone();
         let (until, turns) = loop {
             let standing = self.hub.0.store.standing(&self.identity, self.seat.conversation).await;
             let (seat, turns) = standing.map_err(|error| Close::put_out(&error))?;
@@ -149,6 +155,8 @@ impl Session {
             if seat.epoch > self.epoch {
                 self.epoch = seat.epoch;
                 self.open.clear();
+                waited_for.clear();
+                self.streamed = None;
                 write::frame(socket, &ServerFrame::Reset { epoch: seat.epoch }).await?;
             }
             let until = seat.last_seq.min(until);
@@ -161,15 +169,25 @@ impl Session {
             }
         };
         self.hold.heard(until);
-        for open in std::mem::take(&mut self.open) {
-            match turns.iter().find(|(_, turn)| turn.id == open) {
-                Some((_, turn)) if !turn.state.ended() => self.open.push(open),
+        for id in waited_for {
+            // A reply that came on the way says it; but of one that was stopped, only this says so.
+            match turns.iter().find(|(_, turn)| turn.id == id) {
+                Some((_, turn)) if !turn.state.ended() => {}
                 Some((_, turn)) if turn.state != TurnState::Answered => self.tell_end(socket, turn).await?,
-                Some(_) | None => {}
+                Some(_) | None => self.ended(id),
             }
         }
         self.hold.waits_for(self.open.len());
-        Ok(())
+        self.running_so_far(socket, &turns).await
+    }
+
+    /// Tells the text so far of the turn that runs, if this socket waits for it.
+    pub(super) async fn running_so_far(&mut self, socket: &mut WebSocket, turns: &[(i64, Turn)]) -> Result<(), Close> {
+        let running = turns.iter().find(|(_, turn)| turn.state == TurnState::Running && self.open.contains(&turn.id));
+        match running {
+            Some((_, turn)) => self.so_far(socket, turn.id, 0).await,
+            None => Ok(()),
+        }
     }
 
     /// Brings this socket up to its own message, which it hears of by `accepted`.

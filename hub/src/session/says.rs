@@ -8,6 +8,7 @@ use chat_core::{
     conversation::{Origin, Turn},
     event::{Auth, ClientFrame, ServerFrame},
     ids::{ClientMessageId, TurnId},
+    keys::webchat_stop_key,
     store::{
         door::Action,
         messages::Earlier,
@@ -16,6 +17,7 @@ use chat_core::{
     text::Text,
     token::Identity,
 };
+use tokio::time::timeout;
 use tracing::{debug, error};
 
 use super::{Session, expiry};
@@ -26,6 +28,9 @@ const BAD_FRAMES: u32 = 10;
 
 /// When to send a message again that was refused because the queue is away.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Longest wait for Redis to take the hint that a turn shall stop.
+const STOP_HINT_PATIENCE: Duration = Duration::from_millis(250);
 
 impl Session {
     /// A frame of the client.
@@ -147,7 +152,15 @@ impl Session {
             return write::frame(socket, &write::retry(&too_fast(), None, wait)).await;
         }
         match self.hub.0.store.stop(&self.identity, self.seat.conversation, turn_id).await {
-            Ok(Stop::Asked) => Ok(()),
+            Ok(Stop::Asked) => {
+                // The row says it; this only makes its worker look there sooner.
+                let hint = webchat_stop_key(self.seat.tenant(), turn_id);
+                let left = timeout(STOP_HINT_PATIENCE, self.hub.0.publisher.leave_hint(&hint)).await;
+                if !matches!(left, Ok(Ok(()))) {
+                    debug!(turn.id = %turn_id, "stop not hinted; its worker finds it in the turn's row");
+                }
+                Ok(())
+            }
             Ok(Stop::Stopped { next }) => {
                 End::Stopped.frames(turn_id).into_iter().for_each(|frame| self.publish(frame));
                 next.into_iter().for_each(|job| self.hub.0.dispatcher.hint(*job));

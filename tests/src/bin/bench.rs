@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use chat_core::{
     config::{Database, Secret, Times},
     ids::{ConversationId, MessageId},
-    store::{Store, migrate::migrate},
+    store::{Store, migrate::migrate, turns::Completion},
     text::Text,
     timestamp::Timestamp,
     token::Identity,
@@ -196,7 +196,7 @@ async fn store_alone(
                 let since = Instant::now();
                 store.accept(&who, conversation, &text, None, 100).await?;
                 let claim = store.claim(tenant, conversation, &times).await?.context("nobody else claims")?;
-                store.finish(&claim, MessageId::new(), SAID).await?;
+                store.finish(&claim, MessageId::new(), SAID, Completion::Whole).await?;
                 series.add(since);
             }
             anyhow::Ok(series)

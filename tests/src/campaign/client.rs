@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     ledger::{End, Entry, Ledger, marks},
     rest::Rest,
+    script::REPLY,
     view::View,
 };
 use crate::clients::{Heard, Socket};
@@ -285,6 +286,7 @@ impl Client {
                 self.with_view(|view| view.hear(seq, message_id));
                 self.must_be_ours(&text);
                 if let Some(turn) = turn_id {
+                    self.with_view(|view| view.whole(turn, &text));
                     self.answers_its_question(turn, &text);
                     self.ended(turn, TurnState::Answered, Some(message_id));
                 }
@@ -304,7 +306,13 @@ impl Client {
                 self.must_read = true;
             }
             ServerFrame::Reconnect { delay_ms } => self.delay = Some(Duration::from_millis(delay_ms)),
-            ServerFrame::Typing { .. } | ServerFrame::Turn { .. } | ServerFrame::Status { .. } => {}
+            ServerFrame::Delta { turn_id, offset, text, .. } => {
+                self.with_view(|view| view.delta(turn_id, offset, &text));
+            }
+            ServerFrame::Typing { .. }
+            | ServerFrame::Tool { .. }
+            | ServerFrame::Turn { .. }
+            | ServerFrame::Status { .. } => {}
         }
         Ok(false)
     }
@@ -354,7 +362,9 @@ impl Client {
     }
 
     fn answers_its_question(&self, turn: TurnId, text: &str) {
-        if self.shared.ledger.of(turn).is_some_and(|entry| !text.contains(&entry.text)) {
+        // A reply that was stopped has only the beginning of it.
+        let answers = |entry: Arc<Entry>| format!("{REPLY}{}", entry.text).starts_with(text);
+        if self.shared.ledger.of(turn).is_some_and(|entry| !answers(entry)) {
             self.shared.ledger.foreign();
         }
     }

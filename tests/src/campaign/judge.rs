@@ -196,6 +196,8 @@ impl Facts {
     }
 
     fn judge_store(&self, counters: &mut Counters) {
+        let stopped = |turn: &&Turn| turn.state == TurnState::Stopped;
+        let stopped: HashSet<MessageId> = self.turns.iter().filter(stopped).map(|turn| turn.id.into()).collect();
         for Held { epoch, last_seq, rows } in self.conversations.values() {
             counters.foreign += rows.values().filter(|row| row.epoch != *epoch).count();
             // Before the first reset from 1 on, after it from wherever that was; and up to the newest.
@@ -217,7 +219,10 @@ impl Facts {
                 };
                 counters.reordered += usize::from(*asked < newest || seq < asked);
                 newest = newest.max(*asked);
-                counters.foreign += usize::from(row.content != format!("{REPLY}{}", question.content));
+                let answer = format!("{REPLY}{}", question.content);
+                let whole =
+                    answer == row.content || (stopped.contains(&question.id) && answer.starts_with(&row.content));
+                counters.foreign += usize::from(!whole);
             }
         }
     }

@@ -99,9 +99,14 @@ impl Ledger {
         lock(&self.turns).insert(turn, Arc::clone(entry));
     }
 
-    /// Its sender saw the end; the first that was seen stays.
+    /// Its sender saw the end; the first that was seen stays, but a reply may be said to be all there will be.
     pub fn ended(&self, entry: &Entry, end: End) {
-        lock(&entry.life).end.get_or_insert((Instant::now(), end));
+        let mut life = lock(&entry.life);
+        let (_, seen) = life.end.get_or_insert((Instant::now(), end));
+        if (*seen, end) == (End::Turn(TurnState::Answered), End::Turn(TurnState::Stopped)) {
+            *seen = end;
+        }
+        drop(life);
         self.changed.notify_waiters();
     }
 

@@ -37,6 +37,8 @@ pub struct View {
     may_jump: bool,
     /// It was let in at least once.
     came: bool,
+    /// The replies that are being written, as far as this socket was told.
+    drafts: HashMap<TurnId, String>,
     /// How turns ended, as this client was told.
     ends: HashMap<TurnId, (TurnState, Option<MessageId>)>,
     /// What it should not have seen.
@@ -68,6 +70,29 @@ impl View {
         let (last_seq, epoch) = (self.last_seq, self.epoch);
         self.note(|| format!("comes back with {last_seq} of epoch {epoch}"));
         self.position = self.last_seq;
+        self.drafts.clear();
+    }
+
+    /// A piece of a reply: from the beginning, or from where the last one ended.
+    pub fn delta(&mut self, turn: TurnId, offset: usize, text: &str) {
+        let draft = self.drafts.entry(turn).or_default();
+        if offset == 0 {
+            draft.clear();
+        }
+        let expected = draft.chars().count();
+        draft.push_str(text);
+        if offset != expected {
+            self.flaws.holes += 1;
+            self.tell(&format!("a delta at {offset} where {expected} comes next"));
+        }
+    }
+
+    /// A whole reply: it begins with what was told of it.
+    pub fn whole(&mut self, turn: TurnId, text: &str) {
+        if self.drafts.remove(&turn).is_some_and(|draft| !text.starts_with(&draft)) {
+            self.flaws.holes += 1;
+            self.tell("a reply that is not what was told of it");
+        }
     }
 
     /// The socket is ready. Returns whether to read everything again.
@@ -154,7 +179,9 @@ impl View {
         self.note(|| format!("turn {turn} {state:?}"));
         let (before, answer) = *self.ends.entry(turn).or_insert((state, reply));
         self.ends.insert(turn, (state, reply.or(answer)));
-        if before != state || reply.zip(answer).is_some_and(|(reply, answer)| reply != answer) {
+        // A reply that was stopped is shown as any other, and then said to be all there will be.
+        let cut_short = before == TurnState::Answered && state == TurnState::Stopped && answer.is_some();
+        if (before != state && !cut_short) || reply.zip(answer).is_some_and(|(reply, answer)| reply != answer) {
             self.flaws.duplicated += 1;
             self.tell("a turn with two ends");
         }

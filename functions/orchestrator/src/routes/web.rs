@@ -2,15 +2,16 @@
 
 use chat_core::{
     bus::Publisher,
+    conversation::Origin,
     event::ServerFrame,
     keys::webchat_response_key,
-    store::turns::{Claim, End, Reply},
+    store::turns::{Claim, Completion, End, Reply},
 };
 use tracing::warn;
 
-/// Tells the conversation's sockets of a stored reply.
-pub async fn send_response(publisher: &Publisher, claim: &Claim, reply: &Reply, text: String) {
-    let frame = ServerFrame::Response {
+/// Tells the conversation's sockets of a stored reply, and for one that was stopped that it is all there will be.
+pub async fn send_response(publisher: &Publisher, claim: &Claim, reply: &Reply, text: String, how: Completion) {
+    let response = ServerFrame::Response {
         text,
         conversation_id: claim.conversation,
         message_id: reply.id,
@@ -19,7 +20,19 @@ pub async fn send_response(publisher: &Publisher, claim: &Claim, reply: &Reply, 
         created_at: reply.created_at,
         author_id: None,
     };
-    publish(publisher, claim, vec![frame]).await;
+    let stopped = (how == Completion::Stopped).then(|| ServerFrame::Turn {
+        turn_id: claim.turn,
+        state: how.state(),
+        code: None,
+        message_id: Some(reply.id),
+    });
+    publish(publisher, claim, [response].into_iter().chain(stopped).collect()).await;
+}
+
+/// Tells the conversation's sockets that the agent still works.
+pub async fn send_typing(publisher: &Publisher, claim: &Claim) {
+    let typing = ServerFrame::Typing { conversation_id: claim.conversation, origin: Origin::Agent, via: None };
+    publish(publisher, claim, vec![typing]).await;
 }
 
 /// Tells the conversation's sockets that a turn ended without a reply, and why.

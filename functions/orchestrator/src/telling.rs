@@ -1,0 +1,67 @@
+//! Tells the sockets what is being written, while it is.
+
+use std::{convert::Infallible, time::Duration};
+
+use chat_core::{
+    Error, Result,
+    bus::{Appended, Place},
+};
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use crate::{
+    Orchestrator,
+    draft::{Draft, Told, Untold},
+};
+
+/// Longest wait for Redis to take the last words; the whole reply follows anyway.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+
+/// Pause after Redis did not take what it was told.
+const AGAIN_AFTER: Duration = Duration::from_millis(250);
+
+impl Orchestrator {
+    /// Tells what comes to be written, for as long as it is polled: the first words at once, the next ones collected for
+    /// a moment each time. Says in `told` how far it is.
+    pub async fn tell(&self, place: Place, draft: &Draft, told: &mut Told) -> Infallible {
+        loop {
+            draft.more().await;
+            while let Some(untold) = draft.since(*told) {
+                let pause = match self.append(place, untold, told).await {
+                    Ok(()) => self.times.delta,
+                    Err(error) => {
+                        debug!(?error, "words not told; they come with the next ones");
+                        AGAIN_AFTER
+                    }
+                };
+                sleep(pause).await;
+            }
+        }
+    }
+
+    /// Tells what is left, if some of it was told before: a reply that was never begun comes as a whole.
+    pub async fn tell_rest(&self, place: Place, draft: &Draft, mut told: Told) {
+        if told == Told::default() {
+            return;
+        }
+        let rest = async {
+            while let Some(untold) = draft.since(told) {
+                self.append(place, untold, &mut told).await?;
+            }
+            Ok::<_, Error>(())
+        };
+        if !matches!(timeout(LAST_WORDS, rest).await, Ok(Ok(()))) {
+            debug!("the last words were not told; the whole reply follows");
+        }
+    }
+
+    async fn append(&self, place: Place, untold: Untold, told: &mut Told) -> Result<()> {
+        *told = match self.publisher.append(place, untold.offset, &untold.text).await? {
+            // Where a later claim writes, its words are the ones to hear.
+            Appended::Told | Appended::Late => untold.then,
+            // Redis has forgotten what it had. From the beginning, then.
+            Appended::Gap => Told::default(),
+        };
+        Ok(())
+    }
+}
