@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chat_core::{
-    config::Times,
+    config::{Memory, Times},
     ids::{MessageId, TurnId},
     job::Job,
     store::turns::Completion,
@@ -70,11 +70,11 @@ async fn a_dead_hint_ends_only_a_turn_that_nobody_has_and_nobody_may_run() {
 
     let (short, long) = (Times { lease: Duration::from_nanos(1), ..Times::default() }, Times::default());
     for _ in 0..2 {
-        store.claim(tenant, conversation, &short).await.unwrap().unwrap();
+        store.claim(tenant, conversation, &short, &Memory::default()).await.unwrap().unwrap();
         give_up().await;
         state_becomes(&app, &sent[0], "running").await;
     }
-    let last = store.claim(tenant, conversation, &long).await.unwrap().unwrap();
+    let last = store.claim(tenant, conversation, &long, &Memory::default()).await.unwrap().unwrap();
     give_up().await;
     state_becomes(&app, &sent[0], "running").await;
 
@@ -85,7 +85,7 @@ async fn a_dead_hint_ends_only_a_turn_that_nobody_has_and_nobody_may_run() {
     assert_eq!((&told["turn_id"], &told["code"]), (&sent[0]["turn_id"], &json!("attempts_exhausted")));
     assert_eq!(socket.until("error").await.unwrap()["turn_id"], sent[0]["turn_id"]);
     assert!(store.finish(&last, MessageId::new(), "late", Completion::Whole).await.unwrap().0.is_none());
-    let next = store.claim(tenant, conversation, &long).await.unwrap().unwrap();
+    let next = store.claim(tenant, conversation, &long, &Memory::default()).await.unwrap().unwrap();
     assert_eq!(next.turn.to_string(), sent[1]["turn_id"].as_str().unwrap());
     store.finish(&next, MessageId::new(), "done", Completion::Whole).await.unwrap();
     app.finish().await.unwrap();

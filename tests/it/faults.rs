@@ -10,7 +10,7 @@ use std::{
 
 use chat_core::{
     Code,
-    config::{Database, Secret, Times},
+    config::{Database, Memory, Secret, Times},
     ids::{ClientMessageId, MessageId},
     store::{
         Store,
@@ -46,7 +46,7 @@ async fn a_reply_whose_news_were_lost_arrives_all_the_same() {
     let mut there = app.socket("ben@acme", &conversation.to_string()).await.unwrap();
     here.message("hello", None).await.unwrap();
     here.until("accepted").await.unwrap();
-    let claim = store.claim(tenant, conversation, &Times::default()).await.unwrap().unwrap();
+    let claim = store.claim(tenant, conversation, &Times::default(), &Memory::default()).await.unwrap().unwrap();
     // Stored, and then nobody publishes it.
     store.finish(&claim, MessageId::new(), "here I am", Completion::Whole).await.unwrap().0.unwrap();
     let stored = Instant::now();
@@ -64,7 +64,7 @@ async fn a_failure_whose_news_were_lost_is_told_all_the_same() {
     let mut socket = app.socket("ben@acme", &conversation.to_string()).await.unwrap();
     socket.message("hello", None).await.unwrap();
     let accepted = socket.until("accepted").await.unwrap();
-    let claim = store.claim(tenant, conversation, &Times::default()).await.unwrap().unwrap();
+    let claim = store.claim(tenant, conversation, &Times::default(), &Memory::default()).await.unwrap().unwrap();
     store.end(&claim, End::Failed(Code::ModelFailed)).await.unwrap();
     let turn = socket.until("turn").await.unwrap();
     assert_eq!((&turn["turn_id"], &turn["state"]), (&accepted["turn_id"], &json!("failed")));
@@ -109,7 +109,7 @@ async fn a_hub_looks_as_often_as_it_is_set_to() {
     sockets[0].message("hello", None).await.unwrap();
     sockets[0].until("accepted").await.unwrap();
     sockets[1].until("message").await.unwrap();
-    let claim = store.claim(tenant, conversation, &Times::default()).await.unwrap().unwrap();
+    let claim = store.claim(tenant, conversation, &Times::default(), &Memory::default()).await.unwrap().unwrap();
     store.finish(&claim, MessageId::new(), "here I am", Completion::Whole).await.unwrap().0.unwrap();
     let stored = Instant::now();
     sockets[0].until("response").await.unwrap();
@@ -130,7 +130,7 @@ async fn whoever_was_away_when_a_turn_failed_is_told_on_return() {
     let first = socket.until("accepted").await.unwrap();
     let second = socket.until("accepted").await.unwrap();
     drop(socket);
-    let claim = store.claim(tenant, conversation, &Times::default()).await.unwrap().unwrap();
+    let claim = store.claim(tenant, conversation, &Times::default(), &Memory::default()).await.unwrap().unwrap();
     store.end(&claim, End::Failed(Code::ModelFailed)).await.unwrap();
 
     let mut back = Socket::open(&app.product.ws(), &conversation.to_string(), None).await.unwrap();
@@ -140,7 +140,7 @@ async fn whoever_was_away_when_a_turn_failed_is_told_on_return() {
     assert_eq!((&turn["turn_id"], &turn["code"]), (&first["turn_id"], &json!("model_failed")));
     back.expect("ready").await.unwrap();
     // And the one that still waits is waited for here, too.
-    let claim = store.claim(tenant, conversation, &Times::default()).await.unwrap().unwrap();
+    let claim = store.claim(tenant, conversation, &Times::default(), &Memory::default()).await.unwrap().unwrap();
     store.end(&claim, End::Stopped).await.unwrap();
     let turn = back.expect("turn").await.unwrap();
     assert_eq!((&turn["turn_id"], &turn["state"]), (&second["turn_id"], &json!("stopped")));

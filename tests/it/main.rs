@@ -9,6 +9,7 @@ mod edges;
 mod faults;
 mod identity;
 mod lambda;
+mod memory;
 mod messages;
 mod model;
 mod original;

@@ -10,7 +10,7 @@ use std::{
 
 use chat_core::{
     Code, Error, Result,
-    config::Times,
+    config::{Memory, Times},
     ids::{ClientMessageId, ConversationId, MessageId, TenantId},
     job::Job,
     queue::Mischief,
@@ -91,7 +91,7 @@ async fn say(app: &App, conversation: ConversationId, text: &str) -> Value {
 }
 
 async fn claim(app: &App, tenant: TenantId, conversation: ConversationId, times: &Times) -> Option<Claim> {
-    app.product.orchestrator.store.claim(tenant, conversation, times).await.unwrap()
+    app.product.orchestrator.store.claim(tenant, conversation, times, &Memory::default()).await.unwrap()
 }
 
 #[tokio::test]
@@ -163,10 +163,9 @@ async fn a_claim_brings_what_was_said_and_nothing_that_waits_behind_it() {
     }
     for (text, before) in [("one", 0), ("two", 1), ("three", 2)] {
         let claim = claim(&app, tenant, conversation, &times).await.unwrap();
-        let last = claim.history.last().unwrap();
-        assert_eq!((last.said.as_str(), last.answered.as_deref()), (text, None));
-        assert_eq!(claim.history.len(), before + 1);
-        assert!(claim.history[..before].iter().all(|exchange| exchange.answered.is_some()));
+        assert_eq!(claim.message, text);
+        let order: Vec<_> = claim.before.iter().map(|mark| mark.seq).collect();
+        assert_eq!(order, [1, 4, 2, 5][..before * 2], "each reply behind its message");
         let (_, next) =
             store.finish(&claim, MessageId::new(), &format!("re: {text}"), Completion::Whole).await.unwrap();
         assert_eq!(next.is_some(), text != "three", "the next one's hint comes back with the finish");
@@ -187,7 +186,7 @@ async fn a_reply_of_before_the_reset_finds_its_fence_closed() {
 
     say(&app, conversation, "after").await;
     let new = claim(&app, tenant, conversation, &times).await.unwrap();
-    assert_eq!(new.history.len(), 1, "nothing said before reaches the agent");
+    assert_eq!(new.before, [], "nothing said before reaches the agent");
     assert_eq!(store.finish(&new, MessageId::new(), "fresh", Completion::Whole).await.unwrap().0.unwrap().seq, 3);
     app.finish().await.unwrap();
 }

@@ -1,7 +1,7 @@
 //! Round trips to Postgres, counted on the wire.
 
 use chat_core::{
-    config::{Database, Secret, Times},
+    config::{Database, Memory, Secret, Times},
     ids::{ConversationId, MessageId},
     store::{Store, door::Action, messages::Page, turns::Completion},
     text::Text,
@@ -39,7 +39,7 @@ async fn accept_claim_renew_finish_and_a_page_take_one_round_trip_each() {
         };
         store.accept(&who, conversation, &text, None, 100).await.unwrap();
         count("accept");
-        let claim = store.claim(ben.tenant.unwrap(), conversation, &times).await.unwrap().unwrap();
+        let claim = store.claim(ben.tenant.unwrap(), conversation, &times, &Memory::default()).await.unwrap().unwrap();
         count("claim");
         store.renew(&claim, &times).await.unwrap();
         count("renew");

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use chat_core::{
-    config::{Limits, Secret, Times, log_filter},
+    config::{Limits, Memory, Secret, Times, log_filter},
     store::migrate::migrate,
 };
 use orchestrator::model::Builtin;
@@ -123,6 +123,7 @@ impl App {
             allowed_origins: vec!["https://portal.example".to_owned()],
             limits: lifted(),
             times: Times::default(),
+            memory: Memory::default(),
             model: Arc::new(Builtin),
             pool_size: 4,
         };

@@ -6,7 +6,7 @@ use anyhow::Result;
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use chat_core::{
     bus::Publisher,
-    config::{self, Limits, Secret, Times},
+    config::{self, Limits, Memory, Secret, Times},
     queue::{Local, Mischief, Queue, Sqs},
     store::{Store, sweep::Pace},
     token::Verifier,
@@ -45,6 +45,8 @@ pub struct Setting {
     pub limits: Limits,
     /// The times of a turn's life.
     pub times: Times,
+    /// What agents are reminded of.
+    pub memory: Memory,
     /// Who answers.
     pub model: Arc<dyn Model>,
     /// Connections of the REST handlers, of the hub and of the orchestrator, each.
@@ -117,6 +119,7 @@ impl Product {
             publisher: publisher.clone(),
             model: Arc::clone(&setting.model),
             times: setting.times,
+            memory: setting.memory,
         };
         let dead_letters = DeadLetters {
             store: orchestrator.store.clone(),

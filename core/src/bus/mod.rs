@@ -5,6 +5,7 @@
 //! listeners, a subscription is confirmed before anybody relies on it, and when the connection was gone every listener
 //! is told that it may have missed something. [`Partial`] is the text so far of a running reply, for who comes late.
 
+mod memory;
 mod partial;
 mod publisher;
 mod subscriber;
@@ -18,6 +19,7 @@ use crate::{
     error::{Error, Result},
 };
 
+pub use memory::Remembered;
 pub use partial::{Appended, Partial, Place};
 pub use publisher::{Outbox, Publisher};
 pub use subscriber::{News, Subscriber, Subscription};

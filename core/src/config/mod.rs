@@ -9,7 +9,7 @@ mod sealing;
 use std::{fmt, str::FromStr};
 
 pub use model::{Model, Provider};
-pub use numbers::{Limits, RawTimes, Times};
+pub use numbers::{Limits, Memory, RawTimes, Times};
 pub use sealing::Sealing;
 
 /// Something that must not be printed.
@@ -304,6 +304,7 @@ mod tests {
         Times::read(&mut env);
         Model::read(&mut env);
         Sealing::read(&mut env);
+        Memory::read(&mut env);
         for name in read.borrow().iter() {
             assert!(listed.contains(&name.as_str()), "{name} is not in .env.example");
         }

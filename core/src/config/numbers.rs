@@ -77,6 +77,21 @@ impl Limits {
 }
 
 numbers! {
+    /// What an agent is reminded of.
+    Memory {
+        /// Messages before the one to answer, at most, that an agent reads in full; what is older it knows in short.
+        messages: i64 = 20 in 2..1_000, "MEMORY_MESSAGES";
+    }
+}
+
+impl Memory {
+    /// Reads it.
+    pub fn read(env: &mut Env<'_>) -> Self {
+        Self::read_each(env)
+    }
+}
+
+numbers! {
     /// The times of a turn's life and of those who look after it. They hold each other up, so [`Times::read`] checks them
     /// together. The ranges are wide, so that a test can hurry any of them or keep it from happening.
     RawTimes {

@@ -135,7 +135,7 @@ const DELETE_MESSAGES: &str =
     "delete from web_conversation_messages where conversation_id = $1 and tenant_id = app_tenant()";
 
 const RAISE_EPOCH: &str = "
-    update web_conversations set epoch = epoch + 1, updated_at = clock_timestamp()
+    update web_conversations set epoch = epoch + 1, updated_at = clock_timestamp(), summary = null, summary_seq = last_seq
     where id = $1 and tenant_id = app_tenant() returning epoch, agent_id";
 
 impl Store {

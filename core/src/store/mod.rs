@@ -12,6 +12,7 @@
 pub mod conversations;
 pub mod dead_letters;
 pub mod door;
+pub mod memory;
 pub mod messages;
 #[cfg(feature = "migrate")]
 pub mod migrate;

@@ -7,8 +7,8 @@ use tokio_postgres::Row;
 
 use super::{LOCK, Scope, Store, column, moment, optional_code, script::Step, word};
 use crate::{
-    config::Times,
-    conversation::{Status, Turn, TurnState},
+    config::{Memory, Times},
+    conversation::{Author, Status, Turn, TurnState},
     error::{Code, Result},
     event::ServerFrame,
     ids::{AgentId, ConversationId, MessageId, TenantId, TurnId, UserId},
@@ -39,8 +39,16 @@ pub struct Claim {
     pub stop_requested: bool,
     /// Who is asked.
     pub agent: Agent,
-    /// What was said, oldest first; the last is the message to answer.
-    pub history: Vec<Exchange>,
+    /// What the user said: the message to answer.
+    pub message: String,
+    /// Its place in the conversation.
+    pub seq: i64,
+    /// Which messages stand before it, in the order of a talk: each reply behind the message that it answers.
+    pub before: Vec<Mark>,
+    /// What was said before those, in short.
+    pub summary: Option<String>,
+    /// Up to which place that speaks.
+    pub summary_seq: i64,
 }
 
 /// The AI employee that a turn is for.
@@ -66,13 +74,13 @@ pub struct Agent {
     pub tools: Vec<String>,
 }
 
-/// A message and its reply.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exchange {
-    /// What the user said.
-    pub said: String,
-    /// What the agent answered; `None` where it did not, or not yet.
-    pub answered: Option<String>,
+/// A message that counts, by its place; its words are fetched where they are not at hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Its place in the conversation.
+    pub seq: i64,
+    /// Who speaks.
+    pub author: Author,
 }
 
 /// Whether a turn is still ours to work on.
@@ -185,14 +193,11 @@ impl End {
     }
 }
 
-/// How many exchanges a claim brings along.
-const HISTORY: i64 = 20;
-
-/// `$1` conversation, `$2` lease and `$3` longest life in seconds, `$4` most attempts, `$5` exchanges of history.
+/// `$1` conversation, `$2` lease and `$3` longest life in seconds, `$4` most attempts, `$5` messages before it.
 /// Takes the first unfinished turn if it waits or its lease has run out. No row: nothing to do, or somebody is on it.
 /// The conditions stand on the updated row itself, where they are checked again after a wait for its lock.
-/// History is the last messages up to the turn's own and the replies to them: with later ones queued, replies
-/// carry a higher `seq` than the message.
+/// What counts before it are the last messages, of users and of persons who answered, and the replies to them: with later
+/// ones queued, a reply carries a higher `seq` than they do.
 const CLAIM: &str = "
     with t as (
       update turns set state = 'running', attempt = attempt + 1,
@@ -204,16 +209,18 @@ const CLAIM: &str = "
         and attempt < $4 and (deadline is null or deadline > clock_timestamp())
       returning id, seq, attempt, epoch, stop_requested
     )
-    select t.id, t.attempt, t.epoch, t.stop_requested, c.user_id, c.status,
+    select t.id, t.seq, t.attempt, t.epoch, t.stop_requested, c.user_id, c.status, c.summary, c.summary_seq,
            a.id as agent_id, a.name, a.model, a.system_prompt,
-           a.fallback_models, a.temperature, a.max_output_tokens, a.context_tokens, a.tools, h.content as said, r.content as answered
+           a.fallback_models, a.temperature, a.max_output_tokens, a.context_tokens, a.tools,
+           q.content as message, h.seq as before, h.role, r.seq as answer
     from t
     join web_conversations c on c.id = $1
     join agents a on a.tenant_id = c.tenant_id and a.id = c.agent_id
-    cross join lateral (
-      select x.id, x.seq, x.content from web_conversation_messages x
-      where x.conversation_id = $1 and x.epoch = t.epoch and x.role = 'user' and x.seq <= t.seq
-      order by x.seq desc limit $5) h
+    join web_conversation_messages q on q.id = t.id
+    left join lateral (
+      select x.id, x.seq, x.role from web_conversation_messages x
+      where x.conversation_id = $1 and x.epoch = t.epoch and x.seq < t.seq and x.reply_to is null
+      order by x.seq desc limit $5) h on true
     left join web_conversation_messages r on r.reply_to = h.id
     order by h.seq";
 
@@ -271,14 +278,21 @@ const STATE: &str = "
     from turns where conversation_id = $1 and id = $2 and tenant_id = app_tenant()";
 
 impl Store {
-    /// Claims the conversation's first unfinished turn, if it waits or was abandoned. In one round trip.
+    /// Claims the conversation's first unfinished turn, if it waits or was abandoned, and brings along all that is needed to
+    /// run it but the words of the messages before it, which may be remembered. In one round trip.
     ///
     /// # Errors
     /// [`Code::Unavailable`] if Postgres did not answer; a claim that was made all the same ends with its lease.
-    pub async fn claim(&self, tenant: TenantId, conversation: ConversationId, times: &Times) -> Result<Option<Claim>> {
+    pub async fn claim(
+        &self,
+        tenant: TenantId,
+        conversation: ConversationId,
+        times: &Times,
+        memory: &Memory,
+    ) -> Result<Option<Claim>> {
         let (lease, life) = (times.lease.as_secs_f64(), times.turn.as_secs_f64());
         let work: [Step<'_>; 2] =
-            [(LOCK, &[&conversation]), (CLAIM, &[&conversation, &lease, &life, &times.attempts, &HISTORY])];
+            [(LOCK, &[&conversation]), (CLAIM, &[&conversation, &lease, &life, &times.attempts, &memory.messages])];
         let rows = self.run(Scope::Tenant(tenant), &work).await?;
         let Some(row) = rows[1].first() else { return Ok(None) };
         Ok(Some(Claim {
@@ -301,10 +315,11 @@ impl Store {
                 context_tokens: column(row, "context_tokens")?,
                 tools: column(row, "tools")?,
             },
-            history: rows[1]
-                .iter()
-                .map(|row| Ok(Exchange { said: column(row, "said")?, answered: column(row, "answered")? }))
-                .collect::<Result<_>>()?,
+            message: column(row, "message")?,
+            seq: column(row, "seq")?,
+            before: marks(&rows[1])?,
+            summary: column(row, "summary")?,
+            summary_seq: column(row, "summary_seq")?,
         }))
     }
 
@@ -397,6 +412,18 @@ impl Store {
             }
         })
     }
+}
+
+/// The messages before a turn's own, in the order of a talk.
+fn marks(rows: &[Row]) -> Result<Vec<Mark>> {
+    let mut marks = Vec::with_capacity(rows.len() * 2);
+    for row in rows {
+        let Some(seq) = column(row, "before")? else { continue };
+        marks.push(Mark { seq, author: word(row, "role")? });
+        let answer: Option<i64> = column(row, "answer")?;
+        marks.extend(answer.map(|seq| Mark { seq, author: Author::Assistant }));
+    }
+    Ok(marks)
 }
 
 fn reply(row: &Row, id: MessageId) -> Result<Reply> {

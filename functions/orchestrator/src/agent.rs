@@ -1,6 +1,10 @@
 //! What an agent is asked: who it is, what was said, and the message to answer; and what it says.
 
-use chat_core::{Code, Error, Result, store::turns::Claim};
+use chat_core::{
+    Code, Error, Result,
+    conversation::Author,
+    store::{memory::Words, turns::Claim},
+};
 use futures::StreamExt;
 
 use crate::{
@@ -8,25 +12,70 @@ use crate::{
     model::{Model, Piece, Prompt, Purse, Said},
 };
 
-/// The prompt of a claimed turn.
+/// Tokens that are left for an answer whose length the agent leaves to its model.
+const ANSWER_TOKENS: usize = 1_024;
+
+/// Tokens that stand around each message.
+const AROUND: usize = 4;
+
+/// The prompt of a claimed turn: as many of the words before its message as fit into the model's context, the newest
+/// first of all. And the place of the oldest that is in it; `None` if there is none.
 #[must_use]
-pub fn prompt(claim: &Claim) -> Prompt {
+pub fn prompt(claim: &Claim, before: &[Words]) -> (Prompt, Option<i64>) {
     let agent = &claim.agent;
-    let mut said = Vec::with_capacity(claim.history.len() * 2);
-    for exchange in &claim.history {
-        said.push(Said::User(exchange.said.clone()));
-        // A message that was never answered was said all the same.
-        said.extend(exchange.answered.clone().map(|text| Said::Agent { text, calls: Vec::new() }));
-    }
-    Prompt {
+    let mut room = room(claim).saturating_sub(tokens(&claim.message));
+    let fits = |words: &&Words| {
+        let takes = tokens(&words.text);
+        let fits = takes <= room;
+        room = room.saturating_sub(takes);
+        fits
+    };
+    let kept = before.iter().rev().take_while(fits).count();
+    // An answer without its question would begin the talk in the middle.
+    let kept: Vec<&Words> =
+        before[before.len() - kept..].iter().skip_while(|words| words.author != Author::User).collect();
+    let said = kept.iter().map(|words| match words.author {
+        Author::User => Said::User(words.text.clone()),
+        Author::Assistant => Said::Agent { text: words.text.clone(), calls: Vec::new() },
+    });
+    let prompt = Prompt {
         tenant: claim.tenant,
         models: [vec![agent.model.clone()], agent.fallback_models.clone()].concat(),
-        system: agent.system_prompt.clone(),
-        said,
+        system: system(claim),
+        said: said.chain([Said::User(claim.message.clone())]).collect(),
         tools: Vec::new(),
         temperature: agent.temperature,
         max_output_tokens: agent.max_output_tokens.and_then(|most| u32::try_from(most).ok()),
+    };
+    // Where nothing is kept, everything before the message has fallen out.
+    let oldest = kept.iter().map(|words| words.seq).min().unwrap_or(claim.seq);
+    (prompt, (!before.is_empty()).then_some(oldest))
+}
+
+/// What the agent was told about itself, and what it knows of what was said before.
+fn system(claim: &Claim) -> String {
+    match &claim.summary {
+        Some(summary) => {
+            format!("{}\n\nEarlier in this conversation, in short:\n{summary}", claim.agent.system_prompt)
+        }
+        None => claim.agent.system_prompt.clone(),
     }
+}
+
+/// Tokens that what was said may take: the model's context without the instructions and the answer.
+#[must_use]
+pub fn room(claim: &Claim) -> usize {
+    let whole = usize::try_from(claim.agent.context_tokens).unwrap_or(0);
+    let answer = claim.agent.max_output_tokens.and_then(|most| usize::try_from(most).ok()).unwrap_or(ANSWER_TOKENS);
+    whole.saturating_sub(answer).saturating_sub(tokens(&system(claim)))
+}
+
+/// How many tokens a text takes, at most: no model's own count, which would take its vocabulary of some megabytes. English
+/// has about four bytes a token, the scripts of Asia three bytes a character and up to one token; so this errs on the safe
+/// side.
+#[must_use]
+pub fn tokens(text: &str) -> usize {
+    text.len().div_ceil(3) + AROUND
 }
 
 /// Hears a model out, into a draft.

@@ -9,6 +9,7 @@ pub mod agent;
 pub mod batch;
 pub mod draft;
 mod lease;
+mod memory;
 pub mod model;
 pub mod routes;
 mod telling;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 
 use chat_core::{
     bus::Publisher,
-    config::{self, Env, Times},
+    config::{self, Env, Memory, Times},
     queue::{Queue, Sqs},
     store::Store,
 };
@@ -41,6 +42,8 @@ pub struct Orchestrator {
     pub model: Arc<dyn Model>,
     /// The times of a turn's life.
     pub times: Times,
+    /// What agents are reminded of.
+    pub memory: Memory,
 }
 
 impl Orchestrator {
@@ -55,13 +58,16 @@ impl Orchestrator {
         let queue = config::Queue::read(&mut env);
         let times = Times::read(&mut env);
         let model = config::Model::read(&mut env);
-        let (database, redis, queue, times, model) = env.finish((database, redis, queue, times, model))?;
+        let memory = Memory::read(&mut env);
+        let (database, redis, queue, times, model, memory) =
+            env.finish((database, redis, queue, times, model, memory))?;
         Ok(Self {
             store: Store::connect(&database).await?,
             queue: Arc::new(Sqs::connect(&queue).await),
             publisher: Publisher::new(&redis)?,
             model: Arc::new(Models::new(&model, Patience::within(times.turn))?),
             times,
+            memory,
         })
     }
 }

@@ -5,11 +5,14 @@ use std::time::Duration;
 use chat_core::{
     Code, Kind, Result,
     bus::Place,
-    conversation::Status,
+    conversation::{Author, Status},
     ids::{ConversationId, MessageId, TenantId},
     job::Job,
     keys::webchat_partial_key,
-    store::turns::{Claim, Completion, End, Reply},
+    store::{
+        memory::Words,
+        turns::{Claim, Completion, End, Reply},
+    },
 };
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{Instrument, error, info, info_span, warn};
@@ -32,24 +35,45 @@ enum Outcome {
     Lost,
 }
 
+/// What an agent's work leaves behind, however it comes out.
+#[derive(Default)]
+struct Run {
+    /// The words.
+    draft: Draft,
+    /// How many of them the sockets were told.
+    told: Told,
+    /// The place of the oldest message in the prompt.
+    oldest: Option<i64>,
+}
+
+/// What came of a turn that is over.
+#[derive(Default)]
+struct Closed {
+    /// The hint for the turn that waits behind it.
+    next: Option<Job>,
+    /// The reply, if one is stored.
+    reply: Option<Words>,
+}
+
 impl Orchestrator {
     /// Runs the conversation's first unfinished turn, if nobody else has it.
     ///
     /// # Errors
     /// [`Code::Unavailable`] if Postgres did not answer: the hint shall come again.
     pub async fn turn(&self, tenant: TenantId, conversation: ConversationId) -> Result<()> {
-        let Some(claim) = self.store.claim(tenant, conversation, &self.times).await? else { return Ok(()) };
+        let Some(claim) = self.store.claim(tenant, conversation, &self.times, &self.memory).await? else {
+            return Ok(());
+        };
         let span = info_span!("turn", tenant.id = %tenant, conversation.id = %conversation, turn.id = %claim.turn,
             attempt = claim.attempt);
         async {
             let begun = Instant::now();
-            let draft = Draft::default();
-            let mut told = Told::default();
-            let outcome = self.outcome(&claim, &draft, &mut told).await;
-            let next = self.close(&claim, outcome, &draft, told).await?;
+            let mut run = Run::default();
+            let outcome = self.outcome(&claim, &mut run).await?;
+            let closed = self.close(&claim, outcome, &run).await?;
             info!(duration_ms = begun.elapsed().as_millis(), "turn is over");
-            self.hint(next).await;
-            self.forget(&claim, told).await;
+            self.hint(closed.next).await;
+            self.tidy(&claim, &run, closed.reply).await;
             Ok(())
         }
         .instrument(span)
@@ -57,17 +81,18 @@ impl Orchestrator {
     }
 
     /// Runs the agent, unless there is nothing to run it for.
-    async fn outcome(&self, claim: &Claim, draft: &Draft, told: &mut Told) -> Outcome {
+    async fn outcome(&self, claim: &Claim, run: &mut Run) -> Result<Outcome> {
         if claim.stop_requested {
-            return Outcome::End(End::Stopped);
+            return Ok(Outcome::End(End::Stopped));
         }
         if claim.status == Status::Escalated {
-            return Outcome::End(End::Escalated);
+            return Ok(Outcome::End(End::Escalated));
         }
-        let prompt = agent::prompt(claim);
-        tokio::select! {
+        let (prompt, oldest) = agent::prompt(claim, &self.recall(claim).await?);
+        run.oldest = oldest;
+        Ok(tokio::select! {
             biased;
-            written = timeout(self.times.turn, agent::write(&*self.model, &prompt, &Unlimited, draft)) => match written {
+            written = timeout(self.times.turn, agent::write(&*self.model, &prompt, &Unlimited, &run.draft)) => match written {
                 Ok(Ok(())) => Outcome::Reply(Completion::Whole),
                 Ok(Err(error)) => {
                     warn!(?error, "the model gave no answer");
@@ -79,51 +104,58 @@ impl Orchestrator {
                 Unwanted::Stopped => Outcome::Reply(Completion::Stopped),
                 Unwanted::Lost => Outcome::Lost,
             },
-            never = self.tell(place(claim), draft, told) => match never {},
-        }
+            never = self.tell(place(claim), &run.draft, &mut run.told) => match never {},
+        })
     }
 
-    /// Stores what came out, if the turn is still ours, and tells the sockets. Returns the hint for the next turn.
-    async fn close(&self, claim: &Claim, outcome: Outcome, draft: &Draft, told: Told) -> Result<Option<Job>> {
+    /// Stores what came out, if the turn is still ours, and tells the sockets.
+    async fn close(&self, claim: &Claim, outcome: Outcome, run: &Run) -> Result<Closed> {
         match outcome {
             Outcome::Reply(how) => {
-                let text = draft.text();
+                let text = run.draft.text();
                 if text.trim().is_empty() {
                     let end = if how == Completion::Stopped { End::Stopped } else { End::Failed(Code::ModelFailed) };
                     return self.end(claim, end).await;
                 }
                 let (finished, ()) =
-                    tokio::join!(self.finish(claim, &text, how), self.tell_rest(place(claim), draft, told));
+                    tokio::join!(self.finish(claim, &text, how), self.tell_rest(place(claim), &run.draft, run.told));
                 let (reply, next) = finished?;
-                match reply {
-                    Some(reply) => web::send_response(&self.publisher, claim, &reply, text, how).await,
+                match &reply {
+                    Some(reply) => web::send_response(&self.publisher, claim, reply, text.clone(), how).await,
                     None if how == Completion::Stopped => return self.end(claim, End::Stopped).await,
                     None => info!("the reply came too late and was thrown away"),
                 }
-                Ok(next)
+                let reply = reply.map(|reply| Words { seq: reply.seq, author: Author::Assistant, text });
+                Ok(Closed { next, reply })
             }
             Outcome::End(end) => self.end(claim, end).await,
             Outcome::Lost => {
                 info!("the turn is not ours any more");
-                Ok(None)
+                Ok(Closed::default())
             }
         }
     }
 
-    /// Ends the turn without a reply, if it is still ours, and tells the sockets. Returns the hint for the next turn.
-    async fn end(&self, claim: &Claim, end: End) -> Result<Option<Job>> {
+    /// Ends the turn without a reply, if it is still ours, and tells the sockets.
+    async fn end(&self, claim: &Claim, end: End) -> Result<Closed> {
         let (ours, next) = self.store.end(claim, end).await?;
         if ours {
             web::send_end(&self.publisher, claim, end).await;
         }
-        Ok(next)
+        Ok(Closed { next, reply: None })
     }
 
-    /// Lets Redis forget the text so far, if it had any: whoever comes now reads the store.
-    async fn forget(&self, claim: &Claim, told: Told) {
-        if told != Told::default() {
+    /// What nobody waits for: remembers what was said, and summarizes what fell out of the prompt. Redis forgets the text
+    /// so far, if it had any: whoever comes now reads the store.
+    async fn tidy(&self, claim: &Claim, run: &Run, reply: Option<Words>) {
+        if run.told != Told::default() {
             let partial = webchat_partial_key(claim.tenant, claim.turn);
             let _ = timeout(FORGET_TIMEOUT, self.publisher.delete(&partial)).await;
+        }
+        if let Some(reply) = reply {
+            let message = Words { seq: claim.seq, author: Author::User, text: claim.message.clone() };
+            self.remember(claim, &[message, reply]).await;
+            self.summarize(claim, run.oldest, &Unlimited).await;
         }
     }
 

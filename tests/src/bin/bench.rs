@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use chat_core::{
-    config::{Database, Secret, Times},
+    config::{Database, Memory, Secret, Times},
     ids::{ConversationId, MessageId},
     store::{Store, migrate::migrate, turns::Completion},
     text::Text,
@@ -104,6 +104,7 @@ async fn main() -> Result<()> {
         allowed_origins: Vec::new(),
         limits: app::lifted(),
         times: Times::default(),
+        memory: Memory::default(),
         model: Arc::new(Builtin),
         pool_size: 8,
     };
@@ -195,7 +196,10 @@ async fn store_alone(
             while begun.elapsed() < length {
                 let since = Instant::now();
                 store.accept(&who, conversation, &text, None, 100).await?;
-                let claim = store.claim(tenant, conversation, &times).await?.context("nobody else claims")?;
+                let claim = store
+                    .claim(tenant, conversation, &times, &Memory::default())
+                    .await?
+                    .context("nobody else claims")?;
                 store.finish(&claim, MessageId::new(), SAID, Completion::Whole).await?;
                 series.add(since);
             }

@@ -8,7 +8,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use chat_core::{
-    config::{Limits, Secret, Times, log_filter},
+    config::{Limits, Memory, Secret, Times, log_filter},
     store::migrate::migrate,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -151,6 +151,7 @@ async fn run(start: &Start) -> Result<()> {
         allowed_origins: vec![format!("http://{}", listener.local_addr()?)],
         limits: if start.limits { Limits::default() } else { app::lifted() },
         times: Times::default(),
+        memory: Memory::default(),
         model: Arc::new(Builtin),
         pool_size: 8,
     };

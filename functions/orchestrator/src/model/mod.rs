@@ -80,6 +80,12 @@ pub struct Usage {
 /// The model that is built in.
 const ECHO: &str = "echo";
 
+/// Whether a model is built in: it costs nothing, and understands nothing.
+#[must_use]
+pub fn is_builtin(model: &str) -> bool {
+    model == ECHO
+}
+
 /// The models that need nothing from outside. There is one, `echo`: it repeats what it is told, so that a machine
 /// without a key has somebody to talk to.
 pub struct Builtin;
