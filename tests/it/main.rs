@@ -17,6 +17,7 @@ mod queue;
 mod resets;
 mod services;
 mod streaming;
+mod tools;
 mod turns;
 mod walls;
 mod wire;

@@ -18,6 +18,7 @@ pub mod messages;
 pub mod migrate;
 mod sabotage;
 mod script;
+pub mod search;
 pub mod sweep;
 pub mod turns;
 

@@ -1,19 +1,32 @@
 //! What an agent is asked: who it is, what was said, and the message to answer; and what it says.
 
+use std::time::Duration;
+
 use chat_core::{
     Code, Error, Result,
-    conversation::Author,
+    conversation::{Author, ToolState},
     store::{memory::Words, turns::Claim},
 };
 use futures::StreamExt;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     draft::Draft,
-    model::{Model, Piece, Prompt, Purse, Said},
+    model::{Model, Piece, Prompt, Purse, Said, ToolCall},
+    tools::Toolbox,
 };
 
 /// Tokens that are left for an answer whose length the agent leaves to its model.
 const ANSWER_TOKENS: usize = 1_024;
+
+/// How often an agent may look at what its tools found and call others, for one answer.
+const TOOL_STEPS: usize = 5;
+
+/// Calls of one step at most; what a model wants beyond is not done.
+const TOOL_CALLS: usize = 8;
+
+/// Time for all tools of one answer.
+const TOOLS_TIME: Duration = Duration::from_secs(30);
 
 /// Tokens that stand around each message.
 const AROUND: usize = 4;
@@ -78,29 +91,69 @@ pub fn tokens(text: &str) -> usize {
     text.len().div_ceil(3) + AROUND
 }
 
-/// Hears a model out, into a draft.
+/// Hears a model out, into a draft, and uses the tools that it asks for.
 ///
 /// # Errors
 /// Those of [`Model::speak`].
-pub async fn write(model: &dyn Model, prompt: &Prompt, purse: &dyn Purse, draft: &Draft) -> Result<()> {
+pub async fn write(
+    model: &dyn Model,
+    mut prompt: Prompt,
+    purse: &dyn Purse,
+    toolbox: &Toolbox<'_>,
+    draft: &Draft,
+) -> Result<()> {
+    let until = Instant::now() + TOOLS_TIME;
+    for step in 0..=TOOL_STEPS {
+        // With nothing left to call it has to answer.
+        prompt.tools = if step < TOOL_STEPS && Instant::now() < until { toolbox.specs() } else { Vec::new() };
+        let begun = draft.bytes();
+        let calls = hear(model, &prompt, purse, draft).await?;
+        if calls.is_empty() || prompt.tools.is_empty() {
+            return Ok(());
+        }
+        let text = draft.text().split_off(begun);
+        prompt.said.push(Said::Agent { text, calls: calls.clone() });
+        for call in calls {
+            draft.tool(&call.name, ToolState::Running);
+            let result = timeout_at(until, toolbox.run(&call.name, &call.arguments)).await;
+            let (result, state) = match result.unwrap_or_else(|_| Err("The tool took too long.".to_owned())) {
+                Ok(found) => (found, ToolState::Done),
+                Err(why) => (why, ToolState::Failed),
+            };
+            draft.tool(&call.name, state);
+            prompt.said.push(Said::Tool { id: call.id, name: call.name, result });
+        }
+        draft.pause();
+    }
+    Ok(())
+}
+
+/// Hears one answer out, and returns what the model wants to call.
+async fn hear(model: &dyn Model, prompt: &Prompt, purse: &dyn Purse, draft: &Draft) -> Result<Vec<ToolCall>> {
+    let begun = draft.bytes();
+    let mut calls = Vec::new();
     let mut pieces = model.speak(prompt, purse);
     while let Some(piece) = pieces.next().await {
         match piece? {
             Piece::Text(words) => draft.push(&words),
-            Piece::Anew => draft.clear(),
+            Piece::Anew => {
+                draft.back_to(begun);
+                calls.clear();
+            }
+            Piece::Call(call) if calls.len() < TOOL_CALLS => calls.push(call),
             Piece::Call(_) => {}
-            Piece::End(_) => return Ok(()),
+            Piece::End(_) => return Ok(calls),
         }
     }
     Err(Error::new(Code::ModelFailed, Code::ModelFailed.failure()).because("the model stopped without an end"))
 }
 
-/// The whole answer at once.
+/// The whole answer at once, without tools.
 ///
 /// # Errors
 /// Those of [`Model::speak`].
 pub async fn answer(model: &dyn Model, prompt: &Prompt, purse: &dyn Purse) -> Result<String> {
     let draft = Draft::default();
-    write(model, prompt, purse, &draft).await?;
+    hear(model, prompt, purse, &draft).await?;
     Ok(draft.text())
 }

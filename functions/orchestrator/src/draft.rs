@@ -1,8 +1,11 @@
 //! A reply while it is being written: one writes, one tells, and if it is stopped somebody keeps what there is.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
-use chat_core::text;
+use chat_core::{conversation::ToolState, text};
 use tokio::sync::Notify;
 
 /// The words so far. As every part of the house can carry them, so that what is told is what will be stored.
@@ -17,6 +20,8 @@ struct Written {
     text: String,
     /// Counts the beginnings.
     beginning: u32,
+    /// Tools that were taken up or laid down, and not told yet.
+    tools: VecDeque<(String, ToolState)>,
 }
 
 /// How much of a draft was told.
@@ -46,11 +51,41 @@ impl Draft {
         self.more.notify_one();
     }
 
-    /// Begins again.
-    pub fn clear(&self) {
+    /// Goes back to where it had this many bytes, and is told from its beginning again.
+    pub fn back_to(&self, bytes: usize) {
         let mut written = self.written();
-        written.text.clear();
+        written.text.truncate(bytes);
         written.beginning += 1;
+        self.more.notify_one();
+    }
+
+    /// Ends a paragraph, if it has words.
+    pub fn pause(&self) {
+        let mut written = self.written();
+        let kept = written.text.trim_end().len();
+        if kept > 0 {
+            // What was told is never taken back for a few blanks.
+            let there = written.text[kept..].matches('\n').count();
+            written.text.push_str(&"\n\n"[there.min(2)..]);
+        }
+    }
+
+    /// A tool is taken up or laid down.
+    pub fn tool(&self, name: &str, state: ToolState) {
+        self.written().tools.push_back((name.to_owned(), state));
+        self.more.notify_one();
+    }
+
+    /// The next tool that was not told yet, now for whoever tells it.
+    #[must_use]
+    pub fn next_tool(&self) -> Option<(String, ToolState)> {
+        self.written().tools.pop_front()
+    }
+
+    /// How many bytes there are.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.written().text.len()
     }
 
     /// The words so far.
@@ -97,10 +132,18 @@ mod tests {
         let second = draft.since(first.then).unwrap();
         assert_eq!((second.offset, second.text.as_str()), (3, "ße 😀!"));
         assert_eq!(draft.text(), first.text + &second.text);
-        draft.clear();
+        draft.back_to(0);
         assert_eq!(draft.since(second.then), None, "nothing is told of a beginning that says nothing yet");
         draft.push("Anew");
         let third = draft.since(second.then).unwrap();
         assert_eq!((third.offset, third.text.as_str()), (0, "Anew"));
+        draft.pause();
+        draft.pause();
+        let place = draft.bytes();
+        draft.push("wrong");
+        draft.back_to(place);
+        draft.push("right");
+        let fourth = draft.since(third.then).unwrap();
+        assert_eq!((fourth.offset, fourth.text.as_str()), (0, "Anew\n\nright"));
     }
 }

@@ -13,6 +13,7 @@ mod memory;
 pub mod model;
 pub mod routes;
 mod telling;
+pub mod tools;
 pub mod turn;
 
 use std::sync::Arc;

@@ -5,6 +5,8 @@ use std::{convert::Infallible, time::Duration};
 use chat_core::{
     Error, Result,
     bus::{Appended, Place},
+    event::ServerFrame,
+    keys::webchat_response_key,
 };
 use tokio::time::{sleep, timeout};
 use tracing::debug;
@@ -26,7 +28,9 @@ impl Orchestrator {
     pub async fn tell(&self, place: Place, draft: &Draft, told: &mut Told) -> Infallible {
         loop {
             draft.more().await;
-            while let Some(untold) = draft.since(*told) {
+            loop {
+                self.tell_tools(place, draft).await;
+                let Some(untold) = draft.since(*told) else { break };
                 let pause = match self.append(place, untold, told).await {
                     Ok(()) => self.times.delta,
                     Err(error) => {
@@ -41,17 +45,27 @@ impl Orchestrator {
 
     /// Tells what is left, if some of it was told before: a reply that was never begun comes as a whole.
     pub async fn tell_rest(&self, place: Place, draft: &Draft, mut told: Told) {
-        if told == Told::default() {
-            return;
-        }
         let rest = async {
-            while let Some(untold) = draft.since(told) {
+            self.tell_tools(place, draft).await;
+            while told != Told::default()
+                && let Some(untold) = draft.since(told)
+            {
                 self.append(place, untold, &mut told).await?;
             }
             Ok::<_, Error>(())
         };
         if !matches!(timeout(LAST_WORDS, rest).await, Ok(Ok(()))) {
             debug!("the last words were not told; the whole reply follows");
+        }
+    }
+
+    async fn tell_tools(&self, place: Place, draft: &Draft) {
+        while let Some((name, state)) = draft.next_tool() {
+            let frame = ServerFrame::Tool { turn_id: place.turn, name, state };
+            let topic = webchat_response_key(place.tenant, place.conversation);
+            if let Err(error) = self.publisher.publish(&topic, &frame).await {
+                debug!(?error, "a tool was not told of");
+            }
         }
     }
 

@@ -23,6 +23,7 @@ use crate::{
     lease::Unwanted,
     model::Unlimited,
     routes::web,
+    tools::Toolbox,
 };
 
 /// How a run came out.
@@ -90,9 +91,11 @@ impl Orchestrator {
         }
         let (prompt, oldest) = agent::prompt(claim, &self.recall(claim).await?);
         run.oldest = oldest;
+        let toolbox = Toolbox::of(&self.store, claim);
+        let writing = agent::write(&*self.model, prompt, &Unlimited, &toolbox, &run.draft);
         Ok(tokio::select! {
             biased;
-            written = timeout(self.times.turn, agent::write(&*self.model, &prompt, &Unlimited, &run.draft)) => match written {
+            written = timeout(self.times.turn, writing) => match written {
                 Ok(Ok(())) => Outcome::Reply(Completion::Whole),
                 Ok(Err(error)) => {
                     warn!(?error, "the model gave no answer");
