@@ -17,6 +17,7 @@ pub mod mint;
 pub mod model;
 pub mod product;
 pub mod pump;
+pub mod series;
 pub mod services;
 pub mod terminal;
 pub mod wire;

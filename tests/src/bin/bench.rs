@@ -24,6 +24,7 @@ use harness::{
     demo::{self, Agent, Demo, Size, User},
     mint::Mint,
     product::{Product, QueueKind, Setting},
+    series::Series,
     services::{Options, Services},
 };
 use orchestrator::model::Builtin;
@@ -46,28 +47,6 @@ struct Cli {
 
 /// What everybody says.
 const SAID: &str = "How are you today? I have a question.";
-
-/// Times of one kind, in milliseconds.
-#[derive(Default)]
-struct Series(Vec<f64>);
-
-impl Series {
-    fn add(&mut self, since: Instant) {
-        self.0.push(since.elapsed().as_secs_f64() * 1_000.0);
-    }
-
-    fn quantile(&mut self, share: f64) -> f64 {
-        self.0.sort_by(f64::total_cmp);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "an index"
-        )]
-        let index = ((self.0.len() as f64 * share) as usize).min(self.0.len().saturating_sub(1));
-        self.0.get(index).copied().unwrap_or(f64::NAN)
-    }
-}
 
 /// What one caller, or all of them together, measured.
 #[derive(Default)]
@@ -129,26 +108,24 @@ async fn main() -> Result<()> {
         let (mut alone, alone_rate) = store_alone(&setting, &product, callers, length).await?;
         eprintln!("  {sockets} sockets: chats");
         let (mut figures, rate) = chats(&product, callers, length).await?;
-        let pair = |series: &mut Series| format!("{:.2}/{:.2}", series.quantile(0.5), series.quantile(0.99));
         println!(
             "{sockets:>8} {alone_rate:>14.0} {:>9.2} {:>9.2} {rate:>14.0} {:>9.2} {:>7} {:>15} {:>15} {:>15}",
             alone.quantile(0.5),
             alone.quantile(0.99),
             rate / alone_rate,
             "",
-            pair(&mut figures.typing),
-            pair(&mut figures.accepted),
-            pair(&mut figures.response),
+            figures.typing.pair(),
+            figures.accepted.pair(),
+            figures.response.pair(),
         );
-        let quantiles = |series: &mut Series| json!({"p50": series.quantile(0.5), "p99": series.quantile(0.99)});
         report.push(json!({
             "sockets": sockets,
-            "store": {"chats_per_second": alone_rate, "chat_ms": quantiles(&mut alone)},
+            "store": {"chats_per_second": alone_rate, "chat_ms": alone.json()},
             "chats_per_second": rate,
             "of_store": rate / alone_rate,
-            "typing_ms": quantiles(&mut figures.typing),
-            "accepted_ms": quantiles(&mut figures.accepted),
-            "response_ms": quantiles(&mut figures.response),
+            "typing_ms": figures.typing.json(),
+            "accepted_ms": figures.accepted.json(),
+            "response_ms": figures.response.json(),
         }));
     }
     if let Some(path) = cli.json {
