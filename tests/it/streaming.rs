@@ -18,12 +18,11 @@ use futures::{
 };
 use harness::{
     app::{App, services, until},
-    clients::Socket,
+    clients::{PATIENCE, Socket},
     wire::Wire,
 };
 use orchestrator::model::{Ended, Model, Piece, Prompt, Purse};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use crate::turns::state_becomes;
 
@@ -251,6 +250,11 @@ async fn an_answer_begun_anew_replaces_what_was_told() {
     app.finish().await.unwrap();
 }
 
+/// Leases that are not due before a test has given up.
+fn unhurried() -> Times {
+    Times { lease: Duration::from_secs(60), renew: PATIENCE + Duration::from_secs(5), ..Times::default() }
+}
+
 /// Stops the turn that runs and sees that its call is given up long before its lease is due, that what was written stays, and that the
 /// turn which waits behind it is answered.
 async fn stop(app: App, mut says: Vec<Dictation>, told: bool) {
@@ -265,10 +269,8 @@ async fn stop(app: App, mut says: Vec<Dictation>, told: bool) {
     }
 
     socket.say(&json!({"type": "stop", "turn_id": accepted["turn_id"]})).await.unwrap();
-    let asked = Instant::now();
+    // It takes a fraction of a second. The lease is due long after this has given up.
     until("the call to be given up", || async { Ok(first.0.is_closed()) }).await.unwrap();
-    // It takes a fraction of a second; but only that it does not wait for the lease to be due is certain on any machine.
-    assert!(asked.elapsed() < Times::default().renew, "{:?}", asked.elapsed());
     second.say("Here I am.");
     second.end();
 
@@ -300,7 +302,7 @@ async fn stop(app: App, mut says: Vec<Dictation>, told: bool) {
 
 #[tokio::test]
 async fn a_stop_ends_the_call_and_keeps_what_was_written() {
-    let (app, says) = dictated(2, |_| {}).await;
+    let (app, says) = dictated(2, |setting| setting.times = unhurried()).await;
     stop(app, says, true).await;
 }
 
@@ -310,7 +312,7 @@ async fn a_stop_needs_no_redis() {
     let wire = Wire::before(([127, 0, 0, 1], redis).into()).await.unwrap();
     let (app, says) = dictated(2, |setting| {
         setting.redis_url = format!("redis://{}", wire.address);
-        setting.times = Times { look: Duration::from_millis(50), ..Times::default() };
+        setting.times = Times { look: Duration::from_millis(50), ..unhurried() };
     })
     .await;
     wire.cut(true);
