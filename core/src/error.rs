@@ -90,6 +90,8 @@ codes! {
     Busy = "busy" => Busy
     /// Too many messages in too short a time.
     RateLimited = "rate_limited" => Busy
+    /// The company has spent what it may on its agents this month.
+    OverBudget = "over_budget" => Busy
     /// Too many sockets.
     TooManySockets = "too_many_sockets" => Busy
     /// A backing service is away; the same request may be sent again.
@@ -113,6 +115,9 @@ impl Code {
             Self::ModelFailed => "The agent could not answer. Send your message again.",
             Self::AttemptsExhausted => "The agent failed several times and gave up. Send your message again.",
             Self::DeadlineExceeded => "The agent took too long and was stopped. Send your message again.",
+            Self::OverBudget => {
+                "Your company has used up this month's budget for its agents. An administrator can raise it."
+            }
             _ => "Something went wrong while the agent was answering. Send your message again.",
         }
     }

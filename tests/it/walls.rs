@@ -113,6 +113,8 @@ async fn the_roles_have_what_they_need_and_no_more() {
         ("web_conversations", "INSERT,SELECT"),
         ("web_conversation_messages", "DELETE,INSERT,SELECT"),
         ("turns", "INSERT,SELECT"),
+        ("budgets", "SELECT"),
+        ("usage", "INSERT,SELECT"),
         ("audit_events", "INSERT"),
         ("dead_letters", "INSERT"),
     ] {

@@ -19,6 +19,7 @@ pub mod migrate;
 mod sabotage;
 mod script;
 pub mod search;
+pub mod spend;
 pub mod sweep;
 pub mod turns;
 

@@ -5,7 +5,7 @@
 
 use tokio_postgres::Row;
 
-use super::{LOCK, Scope, Store, column, moment, optional_code, script::Step, word};
+use super::{LOCK, Scope, Store, column, moment, optional_code, script::Step, spend::Bill, word};
 use crate::{
     config::{Memory, Times},
     conversation::{Author, Status, Turn, TurnState},
@@ -37,6 +37,8 @@ pub struct Claim {
     pub status: Status,
     /// The user wanted it stopped while an earlier worker had it.
     pub stop_requested: bool,
+    /// The tenant has a budget: each call of a model is reserved before it is made.
+    pub budgeted: bool,
     /// Who is asked.
     pub agent: Agent,
     /// What the user said: the message to answer.
@@ -210,6 +212,7 @@ const CLAIM: &str = "
       returning id, seq, attempt, epoch, stop_requested
     )
     select t.id, t.seq, t.attempt, t.epoch, t.stop_requested, c.user_id, c.status, c.summary, c.summary_seq,
+           exists (select from budgets where tenant_id = app_tenant()) as budgeted,
            a.id as agent_id, a.name, a.model, a.system_prompt,
            a.fallback_models, a.temperature, a.max_output_tokens, a.context_tokens, a.tools,
            q.content as message, h.seq as before, h.role, r.seq as answer
@@ -304,6 +307,7 @@ impl Store {
             user: column(row, "user_id")?,
             status: word(row, "status")?,
             stop_requested: column(row, "stop_requested")?,
+            budgeted: column(row, "budgeted")?,
             agent: Agent {
                 id: column(row, "agent_id")?,
                 name: column(row, "name")?,
@@ -350,12 +354,29 @@ impl Store {
         text: &str,
         how: Completion,
     ) -> Result<(Option<Reply>, Option<Job>)> {
+        self.finish_and_settle(claim, reply, text, how, None).await
+    }
+
+    /// Does so, and writes the bill down in the same transaction, also where the reply is thrown away.
+    ///
+    /// # Errors
+    /// As [`Store::finish`]; again with the same bill it is not paid twice.
+    pub async fn finish_and_settle(
+        &self,
+        claim: &Claim,
+        reply: MessageId,
+        text: &str,
+        how: Completion,
+        bill: Option<&Bill>,
+    ) -> Result<(Option<Reply>, Option<Job>)> {
         let (conversation, state) = (claim.conversation, how.state().as_str());
+        let params = bill.map(Bill::params).unwrap_or_default();
         let work: [Step<'_>; 3] = [
             (LOCK, &[&conversation]),
             (FINISH, &[&conversation, &claim.turn, &claim.attempt, &reply, &text, &state]),
             (NEXT, &[&conversation]),
         ];
+        let work = [&work, bill.map(|bill| bill.steps(&params)).unwrap_or_default().as_slice()].concat();
         let rows = self.run(Scope::Tenant(claim.tenant), &work).await?;
         let stored = rows[1].first().map(|row| self::reply(row, reply)).transpose()?;
         Ok((stored, next(claim.tenant, conversation, &rows[2])?))
@@ -376,13 +397,23 @@ impl Store {
     /// # Errors
     /// [`Code::Unavailable`] if Postgres did not confirm.
     pub async fn end(&self, claim: &Claim, end: End) -> Result<(bool, Option<Job>)> {
+        self.end_and_settle(claim, end, None).await
+    }
+
+    /// Does so, and writes the bill down in the same transaction, also where the turn was not ours any more.
+    ///
+    /// # Errors
+    /// As [`Store::end`]; again with the same bill it is not paid twice.
+    pub async fn end_and_settle(&self, claim: &Claim, end: End, bill: Option<&Bill>) -> Result<(bool, Option<Job>)> {
         let conversation = claim.conversation;
+        let params = bill.map(Bill::params).unwrap_or_default();
         let (state, code) = (end.state().as_str(), end.code().map(Code::as_str));
         let work: [Step<'_>; 3] = [
             (LOCK, &[&conversation]),
             (END, &[&conversation, &claim.turn, &claim.attempt, &state, &code]),
             (NEXT, &[&conversation]),
         ];
+        let work = [&work, bill.map(|bill| bill.steps(&params)).unwrap_or_default().as_slice()].concat();
         let rows = self.run(Scope::Tenant(claim.tenant), &work).await?;
         Ok((!rows[1].is_empty(), next(claim.tenant, conversation, &rows[2])?))
     }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     draft::Draft,
-    model::{Model, Piece, Prompt, Purse, Said, ToolCall},
+    model::{Model, Piece, Prompt, Purse, Said, ToolCall, ask},
     tools::Toolbox,
 };
 
@@ -132,7 +132,7 @@ pub async fn write(
 async fn hear(model: &dyn Model, prompt: &Prompt, purse: &dyn Purse, draft: &Draft) -> Result<Vec<ToolCall>> {
     let begun = draft.bytes();
     let mut calls = Vec::new();
-    let mut pieces = model.speak(prompt, purse);
+    let mut pieces = ask(model, prompt, purse);
     while let Some(piece) = pieces.next().await {
         match piece? {
             Piece::Text(words) => draft.push(&words),

@@ -2,7 +2,8 @@
 //!
 //! A message on its way through: [`batch`] (the records, side by side) → [`routes`] (where its answer goes) →
 //! [`turn`] (claim, run, finish, next hint) → [`agent`] and [`model`] (the answer itself). While it is written, [`lease`]
-//! holds the turn and [`telling`] brings the words of its [`draft`] to the sockets.
+//! holds the turn and [`telling`] brings the words of its [`draft`] to the sockets. What the models take is paid for by
+//! [`spend`].
 //! No transaction is open while a model is called.
 
 pub mod agent;
@@ -12,6 +13,7 @@ mod lease;
 mod memory;
 pub mod model;
 pub mod routes;
+pub mod spend;
 mod telling;
 pub mod tools;
 pub mod turn;

@@ -21,8 +21,8 @@ use crate::{
     Orchestrator, agent,
     draft::{Draft, Told},
     lease::Unwanted,
-    model::Unlimited,
     routes::web,
+    spend::Account,
     tools::Toolbox,
 };
 
@@ -37,8 +37,9 @@ enum Outcome {
 }
 
 /// What an agent's work leaves behind, however it comes out.
-#[derive(Default)]
 struct Run {
+    /// Who pays for it.
+    account: Account,
     /// The words.
     draft: Draft,
     /// How many of them the sockets were told.
@@ -56,6 +57,13 @@ struct Closed {
     reply: Option<Words>,
 }
 
+impl Run {
+    /// Nothing yet.
+    fn paid_by(account: Account) -> Self {
+        Self { account, draft: Draft::default(), told: Told::default(), oldest: None }
+    }
+}
+
 impl Orchestrator {
     /// Runs the conversation's first unfinished turn, if nobody else has it.
     ///
@@ -69,7 +77,7 @@ impl Orchestrator {
             attempt = claim.attempt);
         async {
             let begun = Instant::now();
-            let mut run = Run::default();
+            let mut run = Run::paid_by(Account::of(&self.store, &claim));
             let outcome = self.outcome(&claim, &mut run).await?;
             let closed = self.close(&claim, outcome, &run).await?;
             info!(duration_ms = begun.elapsed().as_millis(), "turn is over");
@@ -92,7 +100,7 @@ impl Orchestrator {
         let (prompt, oldest) = agent::prompt(claim, &self.recall(claim).await?);
         run.oldest = oldest;
         let toolbox = Toolbox::of(&self.store, claim);
-        let writing = agent::write(&*self.model, prompt, &Unlimited, &toolbox, &run.draft);
+        let writing = agent::write(&*self.model, prompt, &run.account, &toolbox, &run.draft);
         Ok(tokio::select! {
             biased;
             written = timeout(self.times.turn, writing) => match written {
@@ -118,30 +126,33 @@ impl Orchestrator {
                 let text = run.draft.text();
                 if text.trim().is_empty() {
                     let end = if how == Completion::Stopped { End::Stopped } else { End::Failed(Code::ModelFailed) };
-                    return self.end(claim, end).await;
+                    return self.end(claim, run, end).await;
                 }
-                let (finished, ()) =
-                    tokio::join!(self.finish(claim, &text, how), self.tell_rest(place(claim), &run.draft, run.told));
+                let (finished, ()) = tokio::join!(
+                    self.finish(claim, run, &text, how),
+                    self.tell_rest(place(claim), &run.draft, run.told)
+                );
                 let (reply, next) = finished?;
                 match &reply {
                     Some(reply) => web::send_response(&self.publisher, claim, reply, text.clone(), how).await,
-                    None if how == Completion::Stopped => return self.end(claim, End::Stopped).await,
+                    None if how == Completion::Stopped => return self.end(claim, run, End::Stopped).await,
                     None => info!("the reply came too late and was thrown away"),
                 }
                 let reply = reply.map(|reply| Words { seq: reply.seq, author: Author::Assistant, text });
                 Ok(Closed { next, reply })
             }
-            Outcome::End(end) => self.end(claim, end).await,
+            Outcome::End(end) => self.end(claim, run, end).await,
             Outcome::Lost => {
                 info!("the turn is not ours any more");
+                run.account.write_down().await;
                 Ok(Closed::default())
             }
         }
     }
 
     /// Ends the turn without a reply, if it is still ours, and tells the sockets.
-    async fn end(&self, claim: &Claim, end: End) -> Result<Closed> {
-        let (ours, next) = self.store.end(claim, end).await?;
+    async fn end(&self, claim: &Claim, run: &Run, end: End) -> Result<Closed> {
+        let (ours, next) = self.store.end_and_settle(claim, end, Some(&run.account.bill())).await?;
         if ours {
             web::send_end(&self.publisher, claim, end).await;
         }
@@ -158,18 +169,26 @@ impl Orchestrator {
         if let Some(reply) = reply {
             let message = Words { seq: claim.seq, author: Author::User, text: claim.message.clone() };
             self.remember(claim, &[message, reply]).await;
-            self.summarize(claim, run.oldest, &Unlimited).await;
+            let account = Account::of_summary(&self.store, claim);
+            self.summarize(claim, run.oldest, &account).await;
+            account.write_down().await;
         }
     }
 
     /// Stores the reply, trying again while the lease may hold: it is paid for, and a connection that died while the
     /// environment was frozen, or a commit whose answer was lost, is no reason to pay again. The id is ours, so that a
     /// reply stored by an attempt we know nothing of is told from a refusal.
-    async fn finish(&self, claim: &Claim, text: &str, how: Completion) -> Result<(Option<Reply>, Option<Job>)> {
-        let (id, begun) = (MessageId::new(), Instant::now());
+    async fn finish(
+        &self,
+        claim: &Claim,
+        run: &Run,
+        text: &str,
+        how: Completion,
+    ) -> Result<(Option<Reply>, Option<Job>)> {
+        let (id, begun, bill) = (MessageId::new(), Instant::now(), run.account.bill());
         let mut again = false;
         loop {
-            match self.store.finish(claim, id, text, how).await {
+            match self.store.finish_and_settle(claim, id, text, how, Some(&bill)).await {
                 Ok((None, next)) if again => return Ok((self.store.stored(claim, id).await?, next)),
                 Err(error) if error.kind() == Kind::Unavailable && begun.elapsed() < self.times.lease => {
                     warn!(?error, "reply not confirmed; trying again");

@@ -35,6 +35,26 @@ pub trait Purse: Send + Sync {
     /// # Errors
     /// If it may not be made; then nobody is asked.
     fn reserve<'a>(&'a self, model: &'a str) -> BoxFuture<'a, Result<()>>;
+
+    /// Hears what is about to be asked, to know what each call for it may cost.
+    fn expect(&self, _prompt: &Prompt) {}
+
+    /// Hears how the answer ended, and so what the last call took.
+    fn settle(&self, _ended: &Ended) {}
+}
+
+/// Asks a model at the expense of a purse, which hears before and after what it pays for.
+///
+/// # Errors
+/// Those of [`Model::speak`].
+pub fn ask<'a>(model: &'a dyn Model, prompt: &'a Prompt, purse: &'a dyn Purse) -> BoxStream<'a, Result<Piece>> {
+    purse.expect(prompt);
+    let heard = |piece: &Result<Piece>| {
+        if let Ok(Piece::End(ended)) = piece {
+            purse.settle(ended);
+        }
+    };
+    model.speak(prompt, purse).inspect(heard).boxed()
 }
 
 /// A purse that never ends.
