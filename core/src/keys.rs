@@ -48,6 +48,12 @@ pub fn escalation_status_key(tenant: TenantId, thread: &str) -> Key {
     Key(format!("{tenant}:escalation:status:{thread}"))
 }
 
+/// How fast a person may write on the web: `{tenant}:ratelimit:web:{user}`.
+#[must_use]
+pub fn ratelimit_key(tenant: TenantId, user: UserId) -> Key {
+    Key(format!("{tenant}:ratelimit:web:{user}"))
+}
+
 impl Topic {
     /// The name as Redis sees it.
     #[must_use]

@@ -9,7 +9,6 @@ pub mod fanout;
 pub mod handshake;
 pub mod held;
 mod leaving;
-pub mod limits;
 pub mod registry;
 pub mod session;
 mod write;
@@ -29,7 +28,7 @@ use axum::{
 };
 use chat_core::{
     Result,
-    bus::{Outbox, Publisher, Subscriber},
+    bus::{Buckets, Outbox, Publisher, Subscriber},
     config::{self, Env, Limits, Times},
     dispatch::{self, Dispatcher},
     keys::webchat_response_key,
@@ -91,6 +90,7 @@ pub struct Hub(Arc<Inner>);
 struct Inner {
     store: Store,
     publisher: Publisher,
+    buckets: Buckets,
     outbox: Outbox,
     dispatcher: Dispatcher,
     subscriber: Subscriber<Event>,
@@ -145,6 +145,7 @@ impl Hub {
         let (subscriber, _) = Subscriber::start(&redis, fanout::decode)?;
         let hub = Self(Arc::new(Inner {
             store,
+            buckets: Buckets::new(&publisher, &limits),
             publisher,
             outbox,
             dispatcher,

@@ -203,7 +203,12 @@ async fn a_socket_that_cannot_be_served_is_closed_with_its_code() {
 #[tokio::test]
 async fn whoever_sends_too_fast_is_told_when_to_go_on() {
     let app = App::with(|setting| {
-        setting.limits = Limits { user_messages_per_minute: 60, user_messages_burst: 2, ..app::lifted() };
+        setting.limits = Limits {
+            user_messages_per_minute: 60,
+            user_messages_burst: 2,
+            user_messages_wait_ms: 3_000,
+            ..app::lifted()
+        };
     })
     .await
     .unwrap();

@@ -14,6 +14,7 @@ mod messages;
 mod model;
 mod original;
 mod queue;
+mod rates;
 mod resets;
 mod services;
 mod spend;

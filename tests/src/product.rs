@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::Result;
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use chat_core::{
-    bus::Publisher,
+    bus::{Buckets, Publisher},
     config::{self, Limits, Memory, Secret, Times},
     queue::{Local, Mischief, Queue, Sqs},
     store::{Store, sweep::Pace},
@@ -140,6 +140,7 @@ impl Product {
         let api = Api {
             store: store.clone(),
             queue: Arc::clone(&queue),
+            buckets: Buckets::new(&publisher, &setting.limits),
             publisher,
             verifier: Arc::new(Verifier::new(&setting.token)),
             limits: setting.limits,

@@ -4,7 +4,9 @@
 //! [`Publisher`] sends. [`Subscriber`] listens for a whole process on one connection: topics are counted by their
 //! listeners, a subscription is confirmed before anybody relies on it, and when the connection was gone every listener
 //! is told that it may have missed something. [`Partial`] is the text so far of a running reply, for who comes late.
+//! [`Buckets`] keep everybody to their rate.
 
+mod bucket;
 mod memory;
 mod partial;
 mod publisher;
@@ -19,6 +21,7 @@ use crate::{
     error::{Error, Result},
 };
 
+pub use bucket::Buckets;
 pub use memory::Remembered;
 pub use partial::{Appended, Partial, Place};
 pub use publisher::{Outbox, Publisher};

@@ -49,10 +49,13 @@ numbers! {
         hub_sockets: usize = 100_000 in 1..10_000_000, "LIMIT_HUB_SOCKETS";
         /// Sockets that this hub lets go in a second when it goes away; all of them within 5 s, however many there are.
         leaves_per_second: u32 = 5_000 in 1..1_000_000, "LIMIT_LEAVES_PER_SECOND";
-        /// Messages a minute one user may send through this hub, on average.
+        /// Messages a minute one user may send, on average; stops and resets count as well.
         user_messages_per_minute: u32 = 30 in 1..1_000_000_000, "LIMIT_USER_MESSAGES_PER_MINUTE";
         /// Messages one user may send at once.
         user_messages_burst: u32 = 10 in 1..1_000_000_000, "LIMIT_USER_MESSAGES_BURST";
+        /// Longest wait for Redis, which keeps count of that for all processes, in milliseconds; past it this one decides
+        /// alone.
+        user_messages_wait_ms: u64 = 50 in 1..3_000, "LIMIT_USER_MESSAGES_WAIT_MS";
         /// Turns of one conversation that may wait.
         queued_turns: i64 = 20 in 1..1_000_000, "LIMIT_QUEUED_TURNS";
         /// Messages this hub accepts while the queue takes no hints. Above what one call of the queue may leave waiting.

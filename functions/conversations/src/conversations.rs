@@ -102,8 +102,9 @@ pub async fn read(
 /// `DELETE /conversations/{id}`: the messages go, the row stays; 204.
 ///
 /// # Errors
-/// 404 where it is absent or not theirs, alike.
+/// 404 where it is absent or not theirs, alike; 429 for too many writes.
 pub async fn reset(State(api): State<Api>, Bearer(who): Bearer, InPath(id): InPath) -> Result<StatusCode, Problem> {
+    api.leave(&who, id).await?;
     let (seat, reset) = api.store.reset_conversation(&who, id).await?;
     let topic = webchat_response_key(seat.tenant(), id);
     let stopped = reset.stopped.iter().map(|turn| ServerFrame::Turn {

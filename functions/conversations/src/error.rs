@@ -1,5 +1,7 @@
 //! This edge's reading of an error: a status and an RFC 9457 problem body. The only HTTP statuses of the function.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
     extract::Request,
@@ -13,11 +15,23 @@ use tracing::{debug, error, warn};
 
 /// An error on its way out.
 #[derive(Debug)]
-pub struct Problem(Error);
+pub struct Problem {
+    error: Error,
+    /// When the same request may succeed, where that is known.
+    retry_after: Option<Duration>,
+}
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        Self(error)
+        Self { error, retry_after: None }
+    }
+}
+
+impl Problem {
+    /// The caller sends faster than they may, and may go on after `wait`.
+    pub(crate) fn too_fast(wait: Duration) -> Self {
+        let error = Error::new(Code::RateLimited, "Too much at once; wait a moment.");
+        Self { error, retry_after: Some(wait) }
     }
 }
 
@@ -34,7 +48,7 @@ struct Body9457<'a> {
     errors: &'a [FieldError],
 }
 
-/// When to come back after a refusal for load, in seconds.
+/// When to come back after a refusal for load, in seconds, where nobody knows better.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
 fn status(error: &Error) -> StatusCode {
@@ -57,7 +71,7 @@ fn status(error: &Error) -> StatusCode {
 impl IntoResponse for Problem {
     /// A response without a body yet: [`with_request_id`] writes that, once, where the request is known.
     fn into_response(self) -> Response {
-        let mut response = status(&self.0).into_response();
+        let mut response = status(&self.error).into_response();
         response.extensions_mut().insert(std::sync::Arc::new(self));
         response
     }
@@ -69,7 +83,7 @@ pub(crate) async fn with_request_id(request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<std::sync::Arc<Problem>>() {
-        let error = &problem.0;
+        let error = &problem.error;
         match error.kind() {
             Kind::Internal => error!(%request_id, %method, path, ?error, "request failed"),
             Kind::Unavailable => warn!(%request_id, %method, path, ?error, "request not served"),
@@ -77,14 +91,15 @@ pub(crate) async fn with_request_id(request: Request, next: Next) -> Response {
                 debug!(%request_id, %method, path, ?error, "request refused")
             }
         }
-        write(&mut response, error, request_id);
+        write(&mut response, &problem, request_id);
     }
     let id = HeaderValue::from_str(&request_id.to_string()).expect("a UUID is a header value");
     response.headers_mut().insert("x-request-id", id);
     response
 }
 
-fn write(response: &mut Response, error: &Error, request_id: RequestId) {
+fn write(response: &mut Response, problem: &Problem, request_id: RequestId) {
+    let error = &problem.error;
     let status = status(error);
     let body = Body9457 {
         r#type: format!("urn:konstruct:chat:{}", error.code()),
@@ -103,7 +118,9 @@ fn write(response: &mut Response, error: &Error, request_id: RequestId) {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         Kind::Busy | Kind::Unavailable => {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+            // Whole seconds, rounded up: who comes back then is not too early.
+            let seconds = problem.retry_after.map(|wait| HeaderValue::from(wait.as_secs_f64().ceil().max(1.0) as u64));
+            headers.insert(header::RETRY_AFTER, seconds.unwrap_or(RETRY_AFTER));
         }
         Kind::Forbidden | Kind::NotFound | Kind::Invalid | Kind::Conflict | Kind::Internal => {}
     }

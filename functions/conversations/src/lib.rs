@@ -19,11 +19,12 @@ use axum::{
 };
 use chat_core::{
     Code, Error, Result,
-    bus::Publisher,
+    bus::{Buckets, Publisher},
     config::{self, Env, Limits},
+    ids::ConversationId,
     queue::{Queue, Sqs},
-    store::Store,
-    token::Verifier,
+    store::{Store, door::Action},
+    token::{Identity, Verifier},
 };
 
 use error::Problem;
@@ -48,6 +49,8 @@ pub struct Api {
     pub publisher: Publisher,
     /// The one way in.
     pub verifier: Arc<Verifier>,
+    /// How fast a caller may write.
+    pub buckets: Buckets,
     /// What a caller can grow.
     pub limits: Limits,
 }
@@ -111,13 +114,34 @@ impl Api {
         let token = config::Token::read(&mut env);
         let limits = Limits::read(&mut env);
         let (database, redis, queue, token, limits) = env.finish((database, redis, queue, token, limits))?;
+        let publisher = Publisher::new(&redis)?;
         Ok(Self {
             store: Store::connect(&database).await?,
             queue: Arc::new(Sqs::connect(&queue).await),
-            publisher: Publisher::new(&redis)?,
+            buckets: Buckets::new(&publisher, &limits),
+            publisher,
             verifier: Arc::new(Verifier::new(&token)),
             limits,
         })
+    }
+}
+
+impl Api {
+    /// Takes leave for a person to write in a conversation: to send, to stop, to reset. Each try counts, repeats of the
+    /// same message too.
+    ///
+    /// The bucket is that of a tenant, which is known for certain only behind the door of the work itself. So the one that
+    /// the token names is taken at its word: who signed it did not name one of the caller's choice. Where it names none,
+    /// the conversation is looked up first.
+    ///
+    /// # Errors
+    /// 429 with the time until the next one; 404 where there is nothing to look up.
+    pub(crate) async fn leave(&self, who: &Identity, conversation: ConversationId) -> Result<(), Problem> {
+        let tenant = match who.tenant_hint {
+            Some(tenant) => tenant,
+            None => self.store.seat(who, conversation, Action::Stay).await?.tenant(),
+        };
+        self.buckets.take(tenant, who.user_id).await.map_err(Problem::too_fast)
     }
 }
 

@@ -111,7 +111,7 @@ pub struct Sent {
 ///
 /// # Errors
 /// 400 for a bad body or key; 404 where the conversation is absent or not theirs, alike; 422 for the same key with
-/// another text; 429 where too many messages wait.
+/// another text; 429 where too many messages wait, or they come too fast.
 pub async fn send(
     State(api): State<Api>,
     Bearer(who): Bearer,
@@ -120,6 +120,7 @@ pub async fn send(
     Json(body): Json<Send>,
 ) -> Result<Response, Problem> {
     let text = Text::parse(body.text, api.limits.text_chars)?;
+    api.leave(&who, id).await?;
     let (seat, accepted) = api.store.accept(&who, id, &text, Some(key), api.limits.queued_turns).await?;
     let sent = Sent { message_id: accepted.id, seq: accepted.seq, turn_id: accepted.id.into() };
     // Again for a repeat whose turn still waits: the first time may have ended before its hints were given.

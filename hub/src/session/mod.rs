@@ -78,7 +78,8 @@ struct Session {
     /// When the token ends for good, by the monotonic clock.
     expires: Instant,
     seat: Seat,
-    presence: Presence,
+    /// Counted while it lives.
+    _presence: Presence,
     subscription: Subscription<Event>,
     hold: Hold,
     /// Turns whose end this socket has not seen.
@@ -126,7 +127,7 @@ async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<Conversati
         expires: expiry(&identity),
         identity,
         seat,
-        presence,
+        _presence: presence,
         subscription,
         hold,
         open: Vec::new(),

@@ -1,6 +1,6 @@
 //! What a client says on its socket: messages, stops, fresh tokens.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use axum::extract::ws::{Message as Frame, WebSocket};
 use chat_core::{
@@ -17,6 +17,7 @@ use chat_core::{
     text::Text,
     token::Identity,
 };
+use futures::future::poll_immediate;
 use tokio::time::timeout;
 use tracing::{debug, error};
 
@@ -74,21 +75,20 @@ impl Session {
         text: String,
         client_message_id: Option<ClientMessageId>,
     ) -> Result<(), Close> {
-        if let Err(wait) = self.presence.send() {
-            return write::frame(socket, &write::retry(&too_fast(), client_message_id, wait)).await;
-        }
         let limits = self.hub.0.limits;
-        let text = match Text::parse(text, limits.text_chars) {
+        let text = match self.acceptable(text) {
             Ok(text) => text,
-            Err(error) => return write::frame(socket, &write::refusal(&error, client_message_id)).await,
+            Err(error) => {
+                let leave = self.leave().await;
+                let (error, wait) = leave.map_or_else(|wait| (too_fast(), wait), |()| (error, QUEUE_PATIENCE));
+                return write::frame(socket, &write::retry(&error, client_message_id, wait)).await;
+            }
         };
-        if self.hub.0.dispatcher.unsent() >= limits.unsent_hints {
-            debug!("the queue takes no hints, and we have accepted what we may");
-            return write::frame(socket, &write::retry(&no_queue(), client_message_id, QUEUE_PATIENCE)).await;
-        }
         let conversation = self.seat.conversation;
         let typing = |via| ServerFrame::Typing { conversation_id: conversation, origin: Origin::Agent, via };
-        write::frame(socket, &typing(None)).await?;
+        if let Err(wait) = self.leave_while(write::frame(socket, &typing(None))).await? {
+            return write::frame(socket, &write::retry(&too_fast(), client_message_id, wait)).await;
+        }
 
         let stored =
             self.hub.0.store.accept(&self.identity, conversation, &text, client_message_id, limits.queued_turns).await;
@@ -146,9 +146,42 @@ impl Session {
         }
     }
 
+    /// The text, if it can be a message and a message can be taken.
+    fn acceptable(&self, text: String) -> Result<Text, Error> {
+        let limits = self.hub.0.limits;
+        let text = Text::parse(text, limits.text_chars)?;
+        if self.hub.0.dispatcher.unsent() >= limits.unsent_hints {
+            debug!("the queue takes no hints, and we have accepted what we may");
+            return Err(no_queue());
+        }
+        Ok(text)
+    }
+
+    /// Takes leave to do something that costs a transaction, or tells how long until there is leave.
+    async fn leave(&self) -> Result<(), Duration> {
+        self.hub.0.buckets.take(self.seat.tenant(), self.identity.user_id).await
+    }
+
+    /// Takes leave, and has `typing` written while Redis is asked; where the answer is known to be no, it is not written.
+    async fn leave_while(
+        &self,
+        typing: impl Future<Output = Result<(), Close>>,
+    ) -> Result<Result<(), Duration>, Close> {
+        let mut leave = pin!(self.leave());
+        Ok(match poll_immediate(leave.as_mut()).await {
+            Some(Err(wait)) => Err(wait),
+            Some(Ok(())) => Ok(typing.await?),
+            None => {
+                let (typed, leave) = tokio::join!(typing, leave);
+                typed?;
+                leave
+            }
+        })
+    }
+
     /// Ends a turn that waits, or asks its worker to. The conversation's sockets hear of it over the bus.
     async fn stop(&mut self, socket: &mut WebSocket, turn_id: TurnId) -> Result<(), Close> {
-        if let Err(wait) = self.presence.send() {
+        if let Err(wait) = self.leave().await {
             return write::frame(socket, &write::retry(&too_fast(), None, wait)).await;
         }
         match self.hub.0.store.stop(&self.identity, self.seat.conversation, turn_id).await {
@@ -182,7 +215,7 @@ impl Session {
 
     /// A fresh token for the same person.
     async fn refresh(&mut self, socket: &mut WebSocket, auth: &Auth) -> Result<(), Close> {
-        if let Err(wait) = self.presence.send() {
+        if let Err(wait) = self.leave().await {
             return write::frame(socket, &write::retry(&too_fast(), None, wait)).await;
         }
         let identity = self.hub.identify(auth)?;
