@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::extract::ws::{Message as Frame, WebSocket};
 use chat_core::{
     Code, Error, Kind,
-    conversation::{Origin, Turn},
+    conversation::{Origin, Status, Turn, TurnState},
     event::{Auth, ClientFrame, ServerFrame},
     ids::{ClientMessageId, TurnId},
     keys::webchat_stop_key,
@@ -82,13 +82,17 @@ impl Session {
             Ok(text) => text,
             Err(error) => return write::frame(socket, &write::refusal(&error, client_message_id)).await,
         };
-        if self.hub.0.dispatcher.unsent() >= limits.unsent_hints {
+        // As far as we know. Whether it is so is decided where it is stored.
+        let in_stead = self.seat.status == Status::Escalated && self.seat.owner != self.identity.user_id;
+        if !in_stead && self.hub.0.dispatcher.unsent() >= limits.unsent_hints {
             debug!("the queue takes no hints, and we have accepted what we may");
             return write::frame(socket, &write::retry(&no_queue(), client_message_id, QUEUE_PATIENCE)).await;
         }
         let conversation = self.seat.conversation;
         let typing = |via| ServerFrame::Typing { conversation_id: conversation, origin: Origin::Agent, via };
-        write::frame(socket, &typing(None)).await?;
+        if !in_stead {
+            write::frame(socket, &typing(None)).await?;
+        }
 
         let stored =
             self.hub.0.store.accept(&self.identity, conversation, &text, client_message_id, limits.queued_turns).await;
@@ -119,8 +123,10 @@ impl Session {
         if accepted.waits() {
             // Again for a repeat whose turn still waits: the first time may have ended before its hints were given.
             self.hub.0.dispatcher.hint(accepted.job(&seat));
+        }
+        if accepted.is_news() {
             self.publish(typing(Some(self.id)));
-            self.publish(ServerFrame::Message { message: accepted.message(&seat, text) });
+            self.publish(accepted.message(&seat, text).into_frame(conversation));
         }
         let epoch = self.epoch;
         if accepted.seq > self.last_seq + 1 {
@@ -133,6 +139,11 @@ impl Session {
             write::frame(socket, &ServerFrame::Reset { epoch: self.epoch }).await?;
         }
         match accepted.earlier {
+            // No answer comes: this is one.
+            None if accepted.in_stead => {
+                let state = TurnState::Escalated;
+                write::frame(socket, &ServerFrame::Turn { turn_id, state, code: None, message_id: None }).await
+            }
             None => {
                 self.begun(turn_id);
                 Ok(())
