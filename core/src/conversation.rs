@@ -32,6 +32,48 @@ pub struct Conversation {
     pub epoch: i32,
     /// The `seq` of its newest message ever; 0 while there was none.
     pub last_seq: i64,
+    /// Why a person answers, and who; absent while the agent does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub escalation: Option<Escalation>,
+}
+
+/// Why a person answers in a conversation, and who.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Escalation {
+    /// Since when.
+    pub since: Timestamp,
+    /// What the matched rule says; empty if nobody said why.
+    pub reason: String,
+    /// The person who took it away from the agent; absent where a rule did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<UserId>,
+    /// The person who answers; absent while it waits for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_by: Option<UserId>,
+    /// Whose conversation it is.
+    pub user_id: UserId,
+    /// What they are called; `null` for somebody who is no member of the company (any more).
+    pub user_name: Option<String>,
+    /// The last of what was said, oldest first; in the list with `status=escalated` alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcript: Option<Vec<Line>>,
+}
+
+/// One line of a transcript. A transcript has at most 30 lines and 3,000 characters; the oldest line's end is cut where
+/// it does not fit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// Its place in the conversation.
+    pub seq: i64,
+    /// Who speaks.
+    pub role: Author,
+    /// The person who wrote it, where that is not the one the role suggests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author_id: Option<UserId>,
+    /// What it says.
+    pub content: String,
+    /// When it was stored.
+    pub created_at: Timestamp,
 }
 
 /// One entry of a conversation, as REST and the socket show it.

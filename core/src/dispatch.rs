@@ -120,6 +120,7 @@ impl Dispatcher {
         }
         // Those behind the turns that were ended; they have waited for no hint of their own yet.
         self.send_parts(&nexts).await;
+        self.send_parts(&found.notices).await;
         Ok(Swept { ended, more: full && taken == found.waiting.len() })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! [`Topic`] and [`Key`] can be made nowhere else, so a name in a string literal does not reach the bus.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use crate::ids::{AgentId, ConversationId, TenantId, TurnId, UserId};
 
@@ -40,6 +40,9 @@ pub fn webchat_stop_key(tenant: TenantId, turn: TurnId) -> Key {
 pub fn memory_short_key(tenant: TenantId, agent: AgentId, user: UserId) -> Key {
     Key(format!("{tenant}:memory:short:{agent}:{user}"))
 }
+
+/// How long Redis keeps [`escalation_status_key`]. What it forgets is in the conversation's column.
+pub const ESCALATION_EXPIRY: Duration = Duration::from_secs(24 * 3_600);
 
 /// Says that a person has taken a thread over: `{tenant}:escalation:status:{thread}`. A cache of the
 /// conversation's column; `thread` is whatever the channel calls a thread, on the web the conversation's id.

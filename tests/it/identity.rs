@@ -118,13 +118,21 @@ async fn anothers_conversation_is_answered_like_one_that_does_not_exist() {
     let absent = ConversationId::new().to_string();
     for who in ["ada@acme", "ben@globex", "ada@globex"] {
         let rest = app.rest(who);
-        for (path, method) in [("", "GET"), ("/messages", "GET"), ("/messages", "POST"), ("", "DELETE")] {
+        for (path, method) in [
+            ("", "GET"),
+            ("/messages", "GET"),
+            ("/messages", "POST"),
+            ("", "DELETE"),
+            ("/takeover", "act"),
+            ("/handback", "act"),
+        ] {
             let mut answers = Vec::new();
             for id in [&bens, &absent] {
                 let url = format!("/conversations/{id}{path}");
                 let mut answer = match method {
                     "GET" => rest.get(&url).await.unwrap(),
                     "POST" => rest.say(id, &UserId::new().to_string(), "hello").await.unwrap(),
+                    "act" => rest.post(&url, &json!({})).await.unwrap(),
                     _ => rest.delete(&url).await.unwrap(),
                 };
                 assert_eq!(answer.status, 404, "{who} {method} {url}");

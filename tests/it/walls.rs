@@ -116,6 +116,7 @@ async fn the_roles_have_what_they_need_and_no_more() {
         ("budgets", "SELECT"),
         ("usage", "INSERT,SELECT"),
         ("audit_events", "INSERT"),
+        ("escalation_notices", "SELECT"),
         ("dead_letters", "INSERT"),
     ] {
         assert_eq!(app_may(table), expected, "{table}");

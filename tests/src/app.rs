@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use chat_core::{
-    config::{Limits, Memory, Secret, Times, log_filter},
+    config::{self, Limits, Memory, Secret, Times, log_filter},
     store::migrate::migrate,
 };
 use orchestrator::model::Builtin;
@@ -125,6 +125,8 @@ impl App {
             times: Times::default(),
             memory: Memory::default(),
             model: Arc::new(Builtin),
+            notices: config::Notices::default(),
+            sealing: config::Sealing::default(),
             pool_size: 4,
         };
         change(&mut setting);

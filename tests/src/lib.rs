@@ -15,6 +15,7 @@ pub mod hub_process;
 pub mod lambda;
 pub mod mint;
 pub mod model;
+pub mod notices;
 pub mod product;
 pub mod pump;
 pub mod series;

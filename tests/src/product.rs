@@ -14,7 +14,7 @@ use chat_core::{
 use conversations::Api;
 use dead_letters::DeadLetters;
 use hub::{Hub, Parts};
-use orchestrator::{Orchestrator, model::Model};
+use orchestrator::{Orchestrator, model::Model, notice::Notices};
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -49,6 +49,10 @@ pub struct Setting {
     pub memory: Memory,
     /// Who answers.
     pub model: Arc<dyn Model>,
+    /// How tenants are told outside that a person is wanted.
+    pub notices: config::Notices,
+    /// What seals tenants' secrets.
+    pub sealing: config::Sealing,
     /// Connections of the REST handlers, of the hub and of the orchestrator, each.
     pub pool_size: usize,
 }
@@ -120,6 +124,7 @@ impl Product {
             model: Arc::clone(&setting.model),
             times: setting.times,
             memory: setting.memory,
+            notices: Arc::new(Notices::new(&setting.notices, &setting.sealing)),
         };
         let dead_letters = DeadLetters {
             store: orchestrator.store.clone(),

@@ -1,5 +1,7 @@
 //! The sending end.
 
+use std::time::Duration;
+
 use redis::{
     AsyncCommands, ProtocolVersion,
     aio::{ConnectionManager, ConnectionManagerConfig},
@@ -63,6 +65,15 @@ impl Publisher {
             pipeline.publish(topic.as_str(), frame.json()).ignore();
         }
         pipeline.query_async::<()>(&mut self.conn.clone()).await.map_err(Error::unavailable)
+    }
+
+    /// Sets a key that expires.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Redis did not take it.
+    pub async fn set(&self, key: &Key, value: &str, expiry: Duration) -> Result<()> {
+        let seconds = expiry.as_secs().max(1);
+        self.conn.clone().set_ex::<_, _, ()>(key.as_str(), value, seconds).await.map_err(Error::unavailable)
     }
 
     /// Deletes a key.

@@ -3,12 +3,14 @@
 //! A missing or malformed one stops the start with its name, never its value. `.env.example` lists them all.
 
 mod model;
+mod notices;
 mod numbers;
 mod sealing;
 
 use std::{fmt, str::FromStr};
 
 pub use model::{Model, Provider};
+pub use notices::Notices;
 pub use numbers::{Limits, Memory, RawTimes, Times};
 pub use sealing::Sealing;
 
@@ -223,6 +225,7 @@ mod tests {
         Limits::read(&mut env);
         Times::read(&mut env);
         Sealing::read(&mut env);
+        Notices::read(&mut env);
         env.faults
     }
 
@@ -243,6 +246,10 @@ mod tests {
             ("LIMIT_TEXT_CHARS", "0"),
             ("SECRETS_KEY", "hunter2"),
             ("SECRETS_KEY", "00"),
+            ("NOTICE_ALLOW_PRIVATE", "hunter2"),
+            ("NOTICE_REMIND_MS", "1"),
+            ("NOTICE_REMINDERS", "-1"),
+            ("SLACK_BASE_URL", "hunter2"),
             ("ALLOWED_ORIGINS", "hunter2"),
             ("LIMIT_UNSENT_BYTES", "65536"),
             ("LIMIT_UNSENT_BYTES", "200000"),
@@ -305,6 +312,7 @@ mod tests {
         Model::read(&mut env);
         Sealing::read(&mut env);
         Memory::read(&mut env);
+        Notices::read(&mut env);
         for name in read.borrow().iter() {
             assert!(listed.contains(&name.as_str()), "{name} is not in .env.example");
         }

@@ -7,12 +7,13 @@ use tokio_postgres::{Row, types::ToSql};
 use super::{
     LOCK, Scope, Store, column,
     door::{Action, Seat},
+    escalations::{agents_again, transcript},
     moment, optional_code, word,
 };
 use crate::{
-    conversation::{Conversation, Turn},
+    conversation::{Conversation, Escalation, Status, Turn},
     error::{Code, Error, Result},
-    ids::{AgentId, ConversationId, TenantId, TurnId},
+    ids::{AgentId, AuditId, ConversationId, TenantId, TurnId},
     timestamp::Timestamp,
     token::Identity,
 };
@@ -61,28 +62,41 @@ pub struct Reset {
     pub stopped: Vec<TurnId>,
     /// The conversation's agent, for its memory of the owner.
     pub agent: AgentId,
+    /// A person answered until now; whoever begins anew begins with the agent.
+    pub handed_back: bool,
 }
 
 macro_rules! columns {
     ($rest:literal) => {
+        columns!("null", $rest)
+    };
+    ($transcript:expr, $rest:literal) => {
         concat!(
             "select c.id, c.tenant_id, c.agent_id, a.name as agent_name, c.created_at, c.updated_at,
                     (select left(m.content, 160) from web_conversation_messages m
                      where m.conversation_id = c.id order by m.seq desc limit 1) as last_message_preview,
-                    c.status, c.epoch, c.last_seq
+                    c.status, c.epoch, c.last_seq,
+                    coalesce(c.escalated_at, c.updated_at) as escalated_at, c.escalation_reason, c.escalated_by,
+                    c.taken_by, c.user_id,
+                    case c.status when 'escalated' then
+                      (select u.display_name from portal_users u where u.id = c.user_id) end as user_name,
+                    ",
+            $transcript,
+            " as transcript
              from web_conversations c join agents a on a.tenant_id = c.tenant_id and a.id = c.agent_id ",
             $rest
         )
     };
 }
 
-const ONE: &str = columns!("where c.id = $1 and c.tenant_id = app_tenant()");
+pub(super) const ONE: &str = columns!("where c.id = $1 and c.tenant_id = app_tenant()");
 
 const OF_AGENT_AND_USER: &str = columns!("where c.agent_id = $1 and c.user_id = $2 and c.tenant_id = app_tenant()");
 
 /// The list of one person. A condition that could also be met otherwise would cost the index, hence a statement for
 /// each kind of list. `$1` user, `$2` only escalated, `$3` and `$4` place, `$5` most.
 const OWN: &str = columns!(
+    concat!("case when $2 then ", transcript!(), " end"),
     "where c.tenant_id = app_tenant() and c.user_id = $1
        and (not $2 or c.status = 'escalated')
        and ($3::timestamptz is null or (c.updated_at, c.id) < ($3, $4))
@@ -92,6 +106,7 @@ const OWN: &str = columns!(
 /// Those of others, for whoever the database knows as the product's admin, or as the tenant's where one waits for a
 /// person. Parameters as above.
 const OTHERS: &str = columns!(
+    concat!("case when $2 then ", transcript!(), " end"),
     "where c.tenant_id = app_tenant() and c.user_id <> $1
        and (select u.role = 'platform_admin'
                 or ($2 and u.role = 'customer_admin' and exists (
@@ -104,6 +119,7 @@ const OTHERS: &str = columns!(
 );
 
 const EVERYWHERE: &str = columns!(
+    concat!("case when $1 then ", transcript!(), " end"),
     "where (not $1 or c.status = 'escalated')
        and ($2::timestamptz is null or (c.updated_at, c.id) < ($2, $3))
      order by c.updated_at desc, c.id desc limit $4"
@@ -134,9 +150,22 @@ const STOP_TURNS: &str = "
 const DELETE_MESSAGES: &str =
     "delete from web_conversation_messages where conversation_id = $1 and tenant_id = app_tenant()";
 
-const RAISE_EPOCH: &str = "
-    update web_conversations set epoch = epoch + 1, updated_at = clock_timestamp(), summary = null, summary_seq = last_seq
-    where id = $1 and tenant_id = app_tenant() returning epoch, agent_id";
+/// `$1` conversation, `$2` audit row, `$3` who resets it. Whoever begins anew begins with the agent: the person knows
+/// nothing of what is said now, and the user chose to leave the old matter.
+const RAISE_EPOCH: &str = concat!(
+    "with was as materialized (
+       select status from web_conversations where id = $1 and tenant_id = app_tenant()
+     ), reset as (
+       update web_conversations set epoch = epoch + 1, updated_at = clock_timestamp(),
+         summary = null, summary_seq = last_seq, ",
+    agents_again!(),
+    " where id = $1 and tenant_id = app_tenant() returning tenant_id, epoch, agent_id
+     ), audit as (
+       insert into audit_events (id, tenant_id, actor_id, action, subject_id)
+       select $2, reset.tenant_id, $3, 'conversation.handed_back', $1 from reset, was where was.status = 'escalated'
+     )
+     select epoch, agent_id, was.status = 'escalated' as handed_back from reset, was"
+);
 
 impl Store {
     /// Lists conversations, newest change first: a member's own, a platform_admin's all.
@@ -228,21 +257,29 @@ impl Store {
     }
 
     /// Deletes the messages of a conversation and stops its open turns. `seq` goes on; a reply that is still being
-    /// made finds its epoch gone.
+    /// made finds its epoch gone. The agent answers again, if a person did.
     ///
     /// # Errors
     /// [`Code::NotFound`] where it is absent or not theirs.
     pub async fn reset_conversation(&self, who: &Identity, id: ConversationId) -> Result<(Seat, Reset)> {
-        let work: [super::Step<'_>; 4] =
-            [(LOCK, &[&id]), (STOP_TURNS, &[&id]), (DELETE_MESSAGES, &[&id]), (RAISE_EPOCH, &[&id])];
+        let audit = AuditId::new();
+        let work: [super::Step<'_>; 4] = [
+            (LOCK, &[&id]),
+            (STOP_TURNS, &[&id]),
+            (DELETE_MESSAGES, &[&id]),
+            (RAISE_EPOCH, &[&id, &audit, &who.user_id]),
+        ];
         let (seat, rows) = self.in_conversation(who, id, Action::Reset, &work).await?;
         let row = rows[3].first().ok_or_else(Error::not_found)?;
         let stopped = rows[1].iter().map(|row| column(row, "id")).collect::<Result<_>>()?;
-        Ok((seat, Reset { epoch: column(row, "epoch")?, stopped, agent: column(row, "agent_id")? }))
+        let (epoch, agent, handed_back) =
+            (column(row, "epoch")?, column(row, "agent_id")?, column(row, "handed_back")?);
+        Ok((seat, Reset { epoch, stopped, agent, handed_back }))
     }
 }
 
-fn conversation(row: &Row) -> Result<Conversation> {
+pub(super) fn conversation(row: &Row) -> Result<Conversation> {
+    let status = word(row, "status")?;
     Ok(Conversation {
         id: column(row, "id")?,
         tenant_id: column(row, "tenant_id")?,
@@ -251,8 +288,24 @@ fn conversation(row: &Row) -> Result<Conversation> {
         created_at: moment(row, "created_at")?,
         updated_at: moment(row, "updated_at")?,
         last_message_preview: column(row, "last_message_preview")?,
-        status: word(row, "status")?,
+        status,
         epoch: column(row, "epoch")?,
         last_seq: column(row, "last_seq")?,
+        escalation: match status {
+            Status::Agent => None,
+            Status::Escalated => Some(escalation(row)?),
+        },
+    })
+}
+
+fn escalation(row: &Row) -> Result<Escalation> {
+    Ok(Escalation {
+        since: moment(row, "escalated_at")?,
+        reason: column::<Option<String>>(row, "escalation_reason")?.unwrap_or_default(),
+        by: column(row, "escalated_by")?,
+        taken_by: column(row, "taken_by")?,
+        user_id: column(row, "user_id")?,
+        user_name: column(row, "user_name")?,
+        transcript: super::escalations::lines(column(row, "transcript")?)?,
     })
 }

@@ -33,6 +33,10 @@ pub enum Action {
     Write,
     /// Deletes the messages.
     Reset,
+    /// Takes it over from the agent, or from somebody else.
+    TakeOver,
+    /// Gives it back to the agent.
+    HandBack,
 }
 
 impl Action {
@@ -45,6 +49,8 @@ impl Action {
             Self::Stay => None,
             Self::Write => Some("conversation.write"),
             Self::Reset => Some("conversation.reset"),
+            Self::TakeOver => Some("conversation.takeover"),
+            Self::HandBack => Some("conversation.handback"),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     conversation::{Author, Message, Turn, TurnState},
     error::{Code, Error, Result},
-    ids::{ClientMessageId, ConversationId, MessageId},
+    ids::{AuditId, ClientMessageId, ConversationId, MessageId},
     job::Job,
     text::Text,
     timestamp::Timestamp,
@@ -30,6 +30,8 @@ pub struct Accepted {
     pub created_at: Timestamp,
     /// Where it was accepted before: what became of it.
     pub earlier: Option<Earlier>,
+    /// It is a person's answer in the agent's stead, just stored: no agent is asked, and its turn has ended.
+    pub in_stead: bool,
 }
 
 impl Accepted {
@@ -37,22 +39,30 @@ impl Accepted {
     #[must_use]
     pub fn message(&self, seat: &Seat, text: Text) -> Message {
         let author = seat.member.caller.user_id;
+        let turn = Turn { id: self.id.into(), state: TurnState::Queued, code: None };
         Message {
             id: self.id,
             seq: self.seq,
-            role: Author::User,
+            role: if self.in_stead { Author::Assistant } else { Author::User },
             content: text.into_string(),
             created_at: self.created_at,
             reply_to: None,
             author_id: (author != seat.owner).then_some(author),
-            turn: Some(Turn { id: self.id.into(), state: TurnState::Queued, code: None }),
+            turn: (!self.in_stead).then_some(turn),
         }
     }
 
     /// Whether its turn still waits for a worker, so that hints are of use.
     #[must_use]
     pub fn waits(&self) -> bool {
-        self.earlier.as_ref().is_none_or(|earlier| earlier.turn.state == TurnState::Queued)
+        !self.in_stead && self.earlier.as_ref().is_none_or(|earlier| earlier.turn.state == TurnState::Queued)
+    }
+
+    /// Whether the conversation's sockets are to hear of it. Again for a repeat whose turn still waits: the first time may
+    /// have ended before they did.
+    #[must_use]
+    pub fn is_news(&self) -> bool {
+        self.in_stead || self.waits()
     }
 
     /// The hint that its turn waits.
@@ -91,30 +101,52 @@ pub enum Page {
     After(Position),
 }
 
-/// `$1` conversation, `$2` the client's id, `$3` new id, `$4` text, `$5` author, `$6` most turns waiting.
-/// Runs behind the lock, so `earlier` and `room` are exact and a repeat uses up no number.
-/// No row: no room. A row with `same` false: the client's id came before with another text.
+/// `$1` conversation, `$2` the client's id, `$3` new id, `$4` text, `$5` author, `$6` most turns waiting, `$7` and `$8`
+/// audit rows. Runs behind the lock, so `earlier`, `room` and who answers are exact and a repeat uses up no number.
+///
+/// What somebody else than its owner says in a conversation that a person answers is that answer: it stands in the agent's
+/// stead, its turn is born ended, and its author has taken the conversation, unless somebody had. Otherwise only a
+/// platform_admin says something in another's conversation.
+///
+/// No row: no room, or it was handed back between the door and the lock. A row with `same` false: the client's id came
+/// before with another text.
 const ACCEPT: &str = "
     with earlier as materialized (
       select id, seq, state, code, created_at, text_sha256 = sha256(convert_to($4, 'UTF8')) as same
       from turns where conversation_id = $1 and client_message_id = $2 and tenant_id = app_tenant()
     ), conv as (
-      update web_conversations set last_seq = last_seq + 1, updated_at = clock_timestamp()
+      update web_conversations
+      set last_seq = last_seq + 1, updated_at = clock_timestamp(),
+          taken_by = case when status = 'agent' or user_id = $5 then taken_by else coalesce(taken_by, $5) end,
+          taken_at = case when status = 'agent' or user_id = $5 then taken_at else coalesce(taken_at, now()) end,
+          answered_at = case when status = 'agent' or user_id = $5 then answered_at else coalesce(answered_at, now()) end,
+          tell_at = case when status = 'agent' or user_id = $5 then tell_at end
       where id = $1 and tenant_id = app_tenant() and not exists (select from earlier)
-        and $6 > (select count(*) from turns where conversation_id = $1 and state = 'queued')
-      returning id, tenant_id, user_id, last_seq, epoch
+        and case when user_id = $5 then true when status = 'escalated' then true
+                 else exists (select from portal_users u where u.id = $5 and u.role = 'platform_admin') end
+        and ((status = 'escalated' and user_id <> $5)
+             or $6 > (select count(*) from turns where conversation_id = $1 and state = 'queued'))
+      returning id, tenant_id, user_id, last_seq, epoch, status = 'escalated' and user_id <> $5 as in_stead,
+                taken_at = now() as took
     ), message as (
       insert into web_conversation_messages (id, conversation_id, tenant_id, seq, epoch, role, content, author_id)
-      select $3, id, tenant_id, last_seq, epoch, 'user', $4, nullif($5::uuid, user_id) from conv
-      returning id, seq, created_at
+      select $3, id, tenant_id, last_seq, epoch, case when in_stead then 'assistant' else 'user' end, $4,
+             nullif($5::uuid, user_id) from conv
+      returning id, seq, created_at, role = 'assistant' as in_stead
     ), turn as (
-      insert into turns (id, tenant_id, conversation_id, user_id, seq, epoch, client_message_id, text_sha256)
-      select $3, tenant_id, id, user_id, last_seq, epoch, $2, sha256(convert_to($4, 'UTF8')) from conv
+      insert into turns (id, tenant_id, conversation_id, user_id, seq, epoch, client_message_id, text_sha256, state, ended_at)
+      select $3, tenant_id, id, user_id, last_seq, epoch, $2, sha256(convert_to($4, 'UTF8')),
+             case when in_stead then 'escalated' else 'queued' end, case when in_stead then clock_timestamp() end from conv
+    ), audit as (
+      insert into audit_events (id, tenant_id, actor_id, action, subject_id)
+      select $7::uuid, tenant_id, $5::uuid, 'conversation.answered', id from conv where in_stead
+      union all
+      select $8, tenant_id, $5, 'conversation.taken_over', id from conv where in_stead and took
     )
-    select id, seq, created_at, null as state, null as code, true as same, null::uuid as reply from message
+    select id, seq, created_at, null as state, null as code, true as same, null::uuid as reply, in_stead from message
     union all
     select id, seq, created_at, state, code, same,
-           (select m.id from web_conversation_messages m where m.reply_to = earlier.id) from earlier";
+           (select m.id from web_conversation_messages m where m.reply_to = earlier.id), false from earlier";
 
 macro_rules! page {
     ($rest:literal) => {
@@ -147,7 +179,8 @@ const STANDS: &str =
 impl Store {
     /// Stores a message and its turn, or finds what became of it when it came before. In one round trip.
     ///
-    /// Once this returns `Ok`, the message cannot be lost: its turn is `queued`, and whoever looks finds it.
+    /// Once this returns `Ok`, the message cannot be lost: its turn is `queued`, and whoever looks finds it. An admin's
+    /// message in a conversation that a person answers is an answer: no turn of it waits.
     ///
     /// # Errors
     /// [`Code::NotFound`] where the conversation is absent or not theirs; [`Code::IdempotencyMismatch`] if the same
@@ -162,12 +195,18 @@ impl Store {
         queued_turns: i64,
     ) -> Result<(Seat, Accepted)> {
         let (id, text) = (MessageId::new(), text.as_str());
+        let audit = [AuditId::new(), AuditId::new()];
         let work: [Step<'_>; 2] = [
             (LOCK, &[&conversation]),
-            (ACCEPT, &[&conversation, &client_message_id, &id, &text, &who.user_id, &queued_turns]),
+            (
+                ACCEPT,
+                &[&conversation, &client_message_id, &id, &text, &who.user_id, &queued_turns, &audit[0], &audit[1]],
+            ),
         ];
         let (seat, rows) = self.in_conversation(who, conversation, Action::Write, &work).await?;
         let Some(row) = rows[1].first() else {
+            // Whoever the door does not let in any more was refused for that.
+            self.seat(who, conversation, Action::Stay).await?;
             return Err(Error::new(Code::Busy, "Too many messages wait for the agent already; try again shortly."));
         };
         if !column::<bool>(row, "same")? {
@@ -180,7 +219,8 @@ impl Store {
                 Ok::<_, Error>(Earlier { turn, reply: column(row, "reply")? })
             })
             .transpose()?;
-        Ok((seat, Accepted { id, seq: column(row, "seq")?, created_at: moment(row, "created_at")?, earlier }))
+        let (seq, created_at) = (column(row, "seq")?, moment(row, "created_at")?);
+        Ok((seat, Accepted { id, seq, created_at, earlier, in_stead: column(row, "in_stead")? }))
     }
 
     /// A page of at most `limit` messages, ascending, and whether there are more beyond it. In one round trip, at a

@@ -12,10 +12,12 @@
 pub mod conversations;
 pub mod dead_letters;
 pub mod door;
+pub mod escalations;
 pub mod memory;
 pub mod messages;
 #[cfg(feature = "migrate")]
 pub mod migrate;
+pub mod notices;
 mod sabotage;
 mod script;
 pub mod search;

@@ -1,7 +1,7 @@
 //! The sweep: turns that a lost hint or a dead worker left lying, in all tenants.
 //!
 //! It looks at the first unfinished turn of each conversation only, in bounded batches, and steps over rows that
-//! another sweep holds. It runs as `chat_sweep`, which sees open turns and no text. What is past its attempts or its
+//! another sweep holds. It runs as `chat_sweep`, which sees open turns, notices that are due, and no text. What is past its attempts or its
 //! time is ended in a transaction of its own tenant.
 
 use std::time::Duration;
@@ -52,6 +52,8 @@ pub struct Found {
     pub hinted: Vec<TurnId>,
     /// Turns that cannot.
     pub spent: Vec<Spent>,
+    /// Hints for conversations whose tenant is to be told that a person is wanted.
+    pub notices: Vec<Job>,
 }
 
 /// A turn that may be past its attempts or its time; [`Store::bury`] finds out.
@@ -102,6 +104,18 @@ const SWEEP: &str = "
       or coalesce(t.deadline < clock_timestamp(), false)
       or coalesce(t.state = 'queued' and t.waiting_since < clock_timestamp() - make_interval(secs => $3), false) as spent";
 
+/// Who claims a notice moves `tell_at`; until then there is a hint of it now and then. `$1` seconds between two, `$2` batch.
+const DUE_NOTICES: &str = "
+    with due as (
+      select c.id from web_conversations c
+      where c.tell_at <= clock_timestamp()
+        and (c.tell_hinted_at is null or c.tell_hinted_at < clock_timestamp() - make_interval(secs => $1))
+      order by c.tell_at limit $2
+      for no key update of c skip locked
+    )
+    update web_conversations c set tell_hinted_at = clock_timestamp() from due where c.id = due.id
+    returning c.id, c.tenant_id, c.user_id";
+
 /// `$1` turns. Those that were claimed meanwhile have no use for the number, and those that ended are none of the sweep's.
 const NOT_HINTED: &str =
     "update turns set hints = 1 where id = any($1) and hints > 1 and state in ('queued', 'running')";
@@ -120,13 +134,16 @@ const BURY: &str = "
     returning code";
 
 impl Store {
-    /// Finds turns left lying, and notes that each gets a hint now.
+    /// Finds turns left lying and notices that are due, and notes that each gets a hint now.
     ///
     /// # Errors
     /// [`Code::Unavailable`] if Postgres did not answer.
     pub async fn sweep(&self, pace: &Pace) -> Result<Found> {
         let seconds = [pace.first, pace.longest, pace.queue_age].map(|time| time.as_secs_f64());
-        let work: [Step<'_>; 1] = [(SWEEP, &[&seconds[0], &seconds[1], &seconds[2], &pace.attempts, &pace.batch])];
+        let work: [Step<'_>; 2] = [
+            (SWEEP, &[&seconds[0], &seconds[1], &seconds[2], &pace.attempts, &pace.batch]),
+            (DUE_NOTICES, &[&seconds[1], &pace.batch]),
+        ];
         let rows = self.run(Scope::Sweep, &work).await?;
         let mut found = Found::default();
         for row in &rows[0] {
@@ -138,6 +155,11 @@ impl Store {
                 found.hinted.push(turn);
                 found.waiting.push(Job::web(tenant, conversation, column(row, "user_id")?, turn));
             }
+        }
+        for row in &rows[1] {
+            // No turn has this id: a hint is about a conversation, and whoever gives it up finds nothing to end.
+            let turn = TurnId::new();
+            found.notices.push(Job::web(column(row, "tenant_id")?, column(row, "id")?, column(row, "user_id")?, turn));
         }
         Ok(found)
     }

@@ -74,6 +74,8 @@ pub struct Agent {
     pub context_tokens: i32,
     /// The names of the tools it may use.
     pub tools: Vec<String>,
+    /// When it hands a conversation to a person, as JSON: `[{"condition": …, "reason"?: …}]`; absent if never.
+    pub escalation_rules: Option<String>,
 }
 
 /// A message that counts, by its place; its words are fetched where they are not at hand.
@@ -215,6 +217,7 @@ const CLAIM: &str = "
            exists (select from budgets where tenant_id = app_tenant()) as budgeted,
            a.id as agent_id, a.name, a.model, a.system_prompt,
            a.fallback_models, a.temperature, a.max_output_tokens, a.context_tokens, a.tools,
+           nullif(a.escalation_rules, '[]')::text as escalation_rules,
            q.content as message, h.seq as before, h.role, r.seq as answer
     from t
     join web_conversations c on c.id = $1
@@ -318,6 +321,7 @@ impl Store {
                 max_output_tokens: column(row, "max_output_tokens")?,
                 context_tokens: column(row, "context_tokens")?,
                 tools: column(row, "tools")?,
+                escalation_rules: column(row, "escalation_rules")?,
             },
             message: column(row, "message")?,
             seq: column(row, "seq")?,

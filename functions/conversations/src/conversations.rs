@@ -9,7 +9,7 @@ use chat_core::{
     conversation::{Conversation, Status, TurnState},
     event::ServerFrame,
     ids::{AgentId, ConversationId, TenantId},
-    keys::{memory_short_key, webchat_response_key},
+    keys::{escalation_status_key, memory_short_key, webchat_response_key},
     store::conversations::{Listing, Place},
     timestamp::Timestamp,
 };
@@ -37,7 +37,8 @@ pub struct ListQuery {
     status: Option<Status>,
 }
 
-/// `GET /conversations`: newest change first.
+/// `GET /conversations`: newest change first. With `status=escalated` a customer_admin's inbox: each with the last of what
+/// was said.
 ///
 /// # Errors
 /// 400 for a bad query, or where `tenant_id` is missing for anyone but a platform_admin; 403 for a tenant not theirs.
@@ -99,7 +100,7 @@ pub async fn read(
     Ok(Json(api.store.conversation(&who, id).await?))
 }
 
-/// `DELETE /conversations/{id}`: the messages go, the row stays; 204.
+/// `DELETE /conversations/{id}`: the messages go, the row stays; 204. If a person answered, the agent does again.
 ///
 /// # Errors
 /// 404 where it is absent or not theirs, alike; 429 for too many writes.
@@ -113,12 +114,18 @@ pub async fn reset(State(api): State<Api>, Bearer(who): Bearer, InPath(id): InPa
         code: None,
         message_id: None,
     });
-    let news: Vec<_> =
-        stopped.chain([ServerFrame::Reset { epoch: reset.epoch }]).map(|frame| (topic.clone(), frame)).collect();
+    let by = Some(who.user_id);
+    let status = reset.handed_back.then_some(ServerFrame::Status { status: Status::Agent, by });
+    let frames = stopped.chain(status).chain([ServerFrame::Reset { epoch: reset.epoch }]);
+    let news: Vec<_> = frames.map(|frame| (topic.clone(), frame)).collect();
     let memory = memory_short_key(seat.tenant(), reset.agent, seat.owner);
+    let escalation = escalation_status_key(seat.tenant(), &id.to_string());
     let told = async {
-        let (published, purged) = tokio::join!(api.publisher.publish_all(&news), api.publisher.delete(&memory));
-        published.and(purged)
+        let (published, purged, forgotten) =
+            tokio::join!(api.publisher.publish_all(&news), api.publisher.delete(&memory), async {
+                if reset.handed_back { api.publisher.delete(&escalation).await } else { Ok(()) }
+            },);
+        published.and(purged).and(forgotten)
     };
     let told = tokio::time::timeout(HINT_TIMEOUT, told).await.unwrap_or_else(|late| Err(Error::unavailable(late)));
     if let Err(error) = told {

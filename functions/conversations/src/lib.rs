@@ -6,6 +6,7 @@
 
 pub mod conversations;
 pub mod error;
+pub mod escalations;
 pub mod extract;
 pub mod messages;
 
@@ -80,6 +81,16 @@ pub const ROUTES: &[Route] = &[
         path: "/conversations/{conversation_id}/messages",
         methods: &["GET", "POST"],
         answer: || get(messages::page).merge(post(messages::send)),
+    },
+    Route {
+        path: "/conversations/{conversation_id}/takeover",
+        methods: &["POST"],
+        answer: || post(escalations::take_over),
+    },
+    Route {
+        path: "/conversations/{conversation_id}/handback",
+        methods: &["POST"],
+        answer: || post(escalations::hand_back),
     },
     Route { path: "/healthz", methods: &["GET"], answer: || get(healthz) },
     Route { path: "/readyz", methods: &["GET"], answer: || get(readyz) },

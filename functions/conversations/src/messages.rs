@@ -107,7 +107,7 @@ pub struct Sent {
 }
 
 /// `POST /conversations/{id}/messages`: 202 once it is stored and cannot be lost. The same key and text again get the
-/// same answer.
+/// same answer. An admin's message in a conversation that a person answers is an answer: its turn has ended already.
 ///
 /// # Errors
 /// 400 for a bad body or key; 404 where the conversation is absent or not theirs, alike; 422 for the same key with
@@ -124,7 +124,7 @@ pub async fn send(
     let (seat, accepted) = api.store.accept(&who, id, &text, Some(key), api.limits.queued_turns).await?;
     let sent = Sent { message_id: accepted.id, seq: accepted.seq, turn_id: accepted.id.into() };
     // Again for a repeat whose turn still waits: the first time may have ended before its hints were given.
-    if accepted.waits() {
+    if accepted.is_news() {
         hint(&api, &seat, &accepted, text).await;
     }
     Ok((StatusCode::ACCEPTED, Json(sent)).into_response())
@@ -136,8 +136,8 @@ async fn hint(api: &Api, seat: &Seat, accepted: &Accepted, text: Text) {
     let conversation = seat.conversation;
     let topic = webchat_response_key(seat.tenant(), conversation);
     let typing = ServerFrame::Typing { conversation_id: conversation, origin: Origin::Agent, via: None };
-    let news = [(topic.clone(), typing), (topic, ServerFrame::Message { message: accepted.message(seat, text) })];
-    let jobs = [accepted.job(seat)];
+    let news = [(topic.clone(), typing), (topic, accepted.message(seat, text).into_frame(conversation))];
+    let jobs: Vec<_> = accepted.waits().then(|| accepted.job(seat)).into_iter().collect();
     let told = async {
         let (published, sent) = tokio::join!(api.publisher.publish_all(&news), api.queue.send(&jobs));
         published.and(sent)

@@ -1,17 +1,19 @@
 //! The orchestrator: SQS wakes it, it claims a turn, runs the agent, stores the reply and publishes it.
 //!
 //! A message on its way through: [`batch`] (the records, side by side) → [`routes`] (where its answer goes) →
-//! [`turn`] (claim, run, finish, next hint) → [`agent`] and [`model`] (the answer itself). While it is written, [`lease`]
-//! holds the turn and [`telling`] brings the words of its [`draft`] to the sockets. What the models take is paid for by
-//! [`spend`].
+//! [`turn`] (claim, run, finish, next hint) → [`escalation`] (or a person) → [`agent`] and [`model`] (the answer itself).
+//! While it is written, [`lease`] holds the turn and [`telling`] brings the words of its [`draft`] to the sockets. What the
+//! models take is paid for by [`spend`].
 //! No transaction is open while a model is called.
 
 pub mod agent;
 pub mod batch;
 pub mod draft;
+pub mod escalation;
 mod lease;
 mod memory;
 pub mod model;
+pub mod notice;
 pub mod routes;
 pub mod spend;
 mod telling;
@@ -28,6 +30,7 @@ use chat_core::{
 };
 
 use model::{Model, Models, provider::Patience};
+use notice::Notices;
 
 /// Connections an environment holds: it runs a batch of turns side by side, each in short transactions.
 const POOL_SIZE: usize = 2;
@@ -47,6 +50,8 @@ pub struct Orchestrator {
     pub times: Times,
     /// What agents are reminded of.
     pub memory: Memory,
+    /// Tells tenants outside that a person is wanted.
+    pub notices: Arc<Notices>,
 }
 
 impl Orchestrator {
@@ -62,6 +67,7 @@ impl Orchestrator {
         let times = Times::read(&mut env);
         let model = config::Model::read(&mut env);
         let memory = Memory::read(&mut env);
+        let (notices, sealing) = (config::Notices::read(&mut env), config::Sealing::read(&mut env));
         let (database, redis, queue, times, model, memory) =
             env.finish((database, redis, queue, times, model, memory))?;
         Ok(Self {
@@ -71,6 +77,7 @@ impl Orchestrator {
             model: Arc::new(Models::new(&model, Patience::within(times.turn))?),
             times,
             memory,
+            notices: Arc::new(Notices::new(&notices, &sealing)),
         })
     }
 }

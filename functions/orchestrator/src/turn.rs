@@ -32,6 +32,8 @@ enum Outcome {
     Reply(Completion),
     /// Without one.
     End(End),
+    /// Without one, because a person is wanted, for this reason.
+    StepBack(String),
     /// The turn is not ours any more; whatever we have is thrown away.
     Lost,
 }
@@ -71,6 +73,8 @@ impl Orchestrator {
     /// [`Code::Unavailable`] if Postgres did not answer: the hint shall come again.
     pub async fn turn(&self, tenant: TenantId, conversation: ConversationId) -> Result<()> {
         let Some(claim) = self.store.claim(tenant, conversation, &self.times, &self.memory).await? else {
+            // Then the hint may have been about something else.
+            self.tell_outside(tenant, conversation).await;
             return Ok(());
         };
         let span = info_span!("turn", tenant.id = %tenant, conversation.id = %conversation, turn.id = %claim.turn,
@@ -79,10 +83,14 @@ impl Orchestrator {
             let begun = Instant::now();
             let mut run = Run::paid_by(Account::of(&self.store, &claim));
             let outcome = self.outcome(&claim, &mut run).await?;
+            let steps_back = matches!(outcome, Outcome::StepBack(_));
             let closed = self.close(&claim, outcome, &run).await?;
             info!(duration_ms = begun.elapsed().as_millis(), "turn is over");
             self.hint(closed.next).await;
             self.tidy(&claim, &run, closed.reply).await;
+            if steps_back {
+                self.tell_outside(tenant, conversation).await;
+            }
             Ok(())
         }
         .instrument(span)
@@ -96,6 +104,9 @@ impl Orchestrator {
         }
         if claim.status == Status::Escalated {
             return Ok(Outcome::End(End::Escalated));
+        }
+        if let Some(reason) = self.escalates(claim).await? {
+            return Ok(Outcome::StepBack(reason));
         }
         let (prompt, oldest) = agent::prompt(claim, &self.recall(claim).await?);
         run.oldest = oldest;
@@ -142,6 +153,7 @@ impl Orchestrator {
                 Ok(Closed { next, reply })
             }
             Outcome::End(end) => self.end(claim, run, end).await,
+            Outcome::StepBack(reason) => Ok(Closed { next: self.step_back(claim, &reason).await?, reply: None }),
             Outcome::Lost => {
                 info!("the turn is not ours any more");
                 run.account.write_down().await;

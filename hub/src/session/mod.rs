@@ -200,15 +200,21 @@ impl Session {
     }
 
     /// Whoever was let in may have been put out since.
-    async fn still_in(&mut self) -> Result<(), Close> {
+    async fn still_in(&mut self, socket: &mut WebSocket) -> Result<(), Close> {
         match self.hub.0.store.seat(&self.identity, self.seat.conversation, Action::Stay).await {
-            Ok(seat) => {
-                self.seat = seat;
-                Ok(())
-            }
+            Ok(seat) => self.sit(socket, seat).await,
             Err(error) if error.kind() == Kind::Unavailable => Ok(()),
             Err(error) => Err(Close::put_out(&error)),
         }
+    }
+
+    /// Takes a seat that was read from the store, and tells who answers where that was news: the `status` frame was lost.
+    async fn sit(&mut self, socket: &mut WebSocket, seat: Seat) -> Result<(), Close> {
+        let known = std::mem::replace(&mut self.seat, seat).status;
+        if known == seat.status {
+            return Ok(());
+        }
+        write::frame(socket, &ServerFrame::Status { status: seat.status, by: None }).await
     }
 
     async fn ready(&mut self, socket: &mut WebSocket, resumed: bool) -> Result<(), Close> {
@@ -229,7 +235,7 @@ impl Session {
         }
         self.silent_pings += 1;
         write::message(socket, Frame::Ping(Vec::new().into())).await?;
-        self.still_in().await
+        self.still_in(socket).await
     }
 
     fn publish(&self, frame: ServerFrame) {

@@ -60,11 +60,10 @@ impl Session {
         }
         self.note(&event.frame);
         write::text(socket, event.text.clone()).await?;
+        let ServerFrame::Status { status, .. } = event.frame else { return Ok(()) };
+        self.seat.status = status;
         // Whose conversation it is not may be here only while it waits for a person.
-        if matches!(event.frame, ServerFrame::Status { .. }) && self.seat.owner != self.identity.user_id {
-            return self.still_in().await;
-        }
-        Ok(())
+        if self.seat.owner == self.identity.user_id { Ok(()) } else { self.still_in(socket).await }
     }
 
     /// Keeps count of the turns that this socket waits for.
@@ -150,7 +149,7 @@ impl Session {
         let (until, turns) = loop {
             let standing = self.hub.0.store.standing(&self.identity, self.seat.conversation).await;
             let (seat, turns) = standing.map_err(|error| Close::put_out(&error))?;
-            self.seat = seat;
+            self.sit(socket, seat).await?;
             self.hold.heard_epoch(seat.epoch);
             if seat.epoch > self.epoch {
                 self.epoch = seat.epoch;

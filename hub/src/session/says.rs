@@ -5,7 +5,7 @@ use std::{pin::pin, time::Duration};
 use axum::extract::ws::{Message as Frame, WebSocket};
 use chat_core::{
     Code, Error, Kind,
-    conversation::{Origin, Turn},
+    conversation::{Origin, Status, Turn, TurnState},
     event::{Auth, ClientFrame, ServerFrame},
     ids::{ClientMessageId, TurnId},
     keys::webchat_stop_key,
@@ -84,9 +84,12 @@ impl Session {
                 return write::frame(socket, &write::retry(&error, client_message_id, wait)).await;
             }
         };
+        // As far as we know. Whether it is so is decided where it is stored.
+        let in_stead = self.in_stead();
         let conversation = self.seat.conversation;
         let typing = |via| ServerFrame::Typing { conversation_id: conversation, origin: Origin::Agent, via };
-        if let Err(wait) = self.leave_while(write::frame(socket, &typing(None))).await? {
+        let typed = async { if in_stead { Ok(()) } else { write::frame(socket, &typing(None)).await } };
+        if let Err(wait) = self.leave_while(typed).await? {
             return write::frame(socket, &write::retry(&too_fast(), client_message_id, wait)).await;
         }
 
@@ -119,8 +122,10 @@ impl Session {
         if accepted.waits() {
             // Again for a repeat whose turn still waits: the first time may have ended before its hints were given.
             self.hub.0.dispatcher.hint(accepted.job(&seat));
+        }
+        if accepted.is_news() {
             self.publish(typing(Some(self.id)));
-            self.publish(ServerFrame::Message { message: accepted.message(&seat, text) });
+            self.publish(accepted.message(&seat, text).into_frame(conversation));
         }
         let epoch = self.epoch;
         if accepted.seq > self.last_seq + 1 {
@@ -133,6 +138,11 @@ impl Session {
             write::frame(socket, &ServerFrame::Reset { epoch: self.epoch }).await?;
         }
         match accepted.earlier {
+            // No answer comes: this is one.
+            None if accepted.in_stead => {
+                let state = TurnState::Escalated;
+                write::frame(socket, &ServerFrame::Turn { turn_id, state, code: None, message_id: None }).await
+            }
             None => {
                 self.begun(turn_id);
                 Ok(())
@@ -146,11 +156,16 @@ impl Session {
         }
     }
 
+    /// Whether a person answers here in the agent's stead, as far as this socket knows.
+    fn in_stead(&self) -> bool {
+        self.seat.status == Status::Escalated && self.seat.owner != self.identity.user_id
+    }
+
     /// The text, if it can be a message and a message can be taken.
     fn acceptable(&self, text: String) -> Result<Text, Error> {
         let limits = self.hub.0.limits;
         let text = Text::parse(text, limits.text_chars)?;
-        if self.hub.0.dispatcher.unsent() >= limits.unsent_hints {
+        if !self.in_stead() && self.hub.0.dispatcher.unsent() >= limits.unsent_hints {
             debug!("the queue takes no hints, and we have accepted what we may");
             return Err(no_queue());
         }

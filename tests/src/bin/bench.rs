@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use chat_core::{
-    config::{Database, Memory, Secret, Times},
+    config::{self, Database, Memory, Secret, Times},
     ids::{ConversationId, MessageId},
     store::{Store, migrate::migrate, turns::Completion},
     text::Text,
@@ -84,6 +84,8 @@ async fn main() -> Result<()> {
         limits: app::lifted(),
         times: Times::default(),
         memory: Memory::default(),
+        notices: config::Notices::default(),
+        sealing: config::Sealing::default(),
         model: Arc::new(Builtin),
         pool_size: 8,
     };

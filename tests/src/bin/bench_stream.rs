@@ -188,6 +188,8 @@ async fn main() -> Result<()> {
                 allowed_origins: Vec::new(),
                 limits: app::lifted(),
                 times,
+                notices: config::Notices::default(),
+                sealing: config::Sealing::default(),
                 memory: Memory::default(),
                 model: Arc::new(Models::new(&model, Patience::within(times.turn))?),
                 pool_size: 8,

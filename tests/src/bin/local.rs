@@ -8,7 +8,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use chat_core::{
-    config::{Limits, Memory, Secret, Times, log_filter},
+    config::{self, Limits, Memory, Secret, Times, log_filter},
     store::migrate::migrate,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -153,6 +153,8 @@ async fn run(start: &Start) -> Result<()> {
         times: Times::default(),
         memory: Memory::default(),
         model: Arc::new(Builtin),
+        notices: config::Notices { allow_private: true, ..config::Notices::default() },
+        sealing: config::Sealing::default(),
         pool_size: 8,
     };
     let mut product = Product::start(&setting, listener).await?;

@@ -40,7 +40,8 @@ pub async fn send_end(publisher: &Publisher, claim: &Claim, end: End) {
     publish(publisher, claim, end.frames(claim.turn)).await;
 }
 
-async fn publish(publisher: &Publisher, claim: &Claim, frames: Vec<ServerFrame>) {
+/// Tells the conversation's sockets, in this order.
+pub async fn publish(publisher: &Publisher, claim: &Claim, frames: Vec<ServerFrame>) {
     let topic = webchat_response_key(claim.tenant, claim.conversation);
     let news: Vec<_> = frames.into_iter().map(|frame| (topic.clone(), frame)).collect();
     if let Err(error) = publisher.publish_all(&news).await {
