@@ -1,5 +1,6 @@
 //! Where the answer to a message goes: a route for each channel.
 
+pub mod split;
 pub mod web;
 
 use chat_core::{
