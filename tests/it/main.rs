@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bus;
+mod channels;
 mod chat;
 mod dead_letters;
+mod deliveries;
 mod drain;
 mod edges;
 mod faults;
@@ -16,6 +18,7 @@ mod original;
 mod queue;
 mod resets;
 mod services;
+mod stage;
 mod streaming;
 mod tools;
 mod turns;

@@ -27,7 +27,7 @@ use crate::{
     clients::{PATIENCE, Rest, Socket},
     demo::{self, Agent, Demo, Size, User},
     mint::Mint,
-    product::{Product, QueueKind, Setting},
+    product::{Product, QueueKind, Setting, real_channels},
     services::{Options, Services},
 };
 
@@ -125,6 +125,7 @@ impl App {
             times: Times::default(),
             memory: Memory::default(),
             model: Arc::new(Builtin),
+            channels: real_channels(),
             pool_size: 4,
         };
         change(&mut setting);

@@ -2,12 +2,14 @@
 //!
 //! A missing or malformed one stops the start with its name, never its value. `.env.example` lists them all.
 
+mod channels;
 mod model;
 mod numbers;
 mod sealing;
 
 use std::{fmt, str::FromStr};
 
+pub use channels::Channels;
 pub use model::{Model, Provider};
 pub use numbers::{Limits, Memory, RawTimes, Times};
 pub use sealing::Sealing;
@@ -303,6 +305,7 @@ mod tests {
         Limits::read(&mut env);
         Times::read(&mut env);
         Model::read(&mut env);
+        Channels::read(&mut env);
         Sealing::read(&mut env);
         Memory::read(&mut env);
         for name in read.borrow().iter() {

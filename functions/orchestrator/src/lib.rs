@@ -2,11 +2,13 @@
 //!
 //! A message on its way through: [`batch`] (the records, side by side) → [`routes`] (where its answer goes) →
 //! [`turn`] (claim, run, finish, next hint) → [`agent`] and [`model`] (the answer itself). While it is written, [`lease`]
-//! holds the turn and [`telling`] brings the words of its [`draft`] to the sockets.
-//! No transaction is open while a model is called.
+//! holds the turn and [`telling`] brings the words of its [`draft`] to the sockets. A message of another channel than the
+//! web has a turn of its own kind, [`channel`], whose answer is sent by its route.
+//! No transaction is open while a model or a channel is called.
 
 pub mod agent;
 pub mod batch;
+pub mod channel;
 pub mod draft;
 mod lease;
 mod memory;
@@ -20,12 +22,13 @@ use std::sync::Arc;
 
 use chat_core::{
     bus::Publisher,
-    config::{self, Env, Memory, Times},
+    config::{self, Env, Limits, Memory, Sealing, Times},
     queue::{Queue, Sqs},
     store::Store,
 };
 
 use model::{Model, Models, provider::Patience};
+use routes::delivery::{self, Channels};
 
 /// Connections an environment holds: it runs a batch of turns side by side, each in short transactions.
 const POOL_SIZE: usize = 2;
@@ -41,6 +44,8 @@ pub struct Orchestrator {
     pub publisher: Publisher,
     /// Who answers.
     pub model: Arc<dyn Model>,
+    /// The services behind the channels that are not the web.
+    pub channels: Channels,
     /// The times of a turn's life.
     pub times: Times,
     /// What agents are reminded of.
@@ -60,6 +65,8 @@ impl Orchestrator {
         let times = Times::read(&mut env);
         let model = config::Model::read(&mut env);
         let memory = Memory::read(&mut env);
+        let (channels, sealing) = (config::Channels::read(&mut env), Sealing::read(&mut env));
+        let text_chars = Limits::read(&mut env).text_chars;
         let (database, redis, queue, times, model, memory) =
             env.finish((database, redis, queue, times, model, memory))?;
         Ok(Self {
@@ -67,6 +74,7 @@ impl Orchestrator {
             queue: Arc::new(Sqs::connect(&queue).await),
             publisher: Publisher::new(&redis)?,
             model: Arc::new(Models::new(&model, Patience::within(times.turn))?),
+            channels: Channels::new(&channels, &sealing, text_chars, delivery::Patience::within(times.turn))?,
             times,
             memory,
         })

@@ -23,7 +23,7 @@ use harness::{
     clients::{Rest, Socket},
     demo::{self, Agent, Demo, Size, User},
     mint::Mint,
-    product::{Product, QueueKind, Setting},
+    product::{Product, QueueKind, Setting, real_channels},
     series::Series,
     services::{Options, Services},
 };
@@ -85,6 +85,7 @@ async fn main() -> Result<()> {
         times: Times::default(),
         memory: Memory::default(),
         model: Arc::new(Builtin),
+        channels: real_channels(),
         pool_size: 8,
     };
     let mut product = Product::start(&setting, listener).await?;

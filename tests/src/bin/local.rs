@@ -17,7 +17,7 @@ use harness::{
     card::{AgentCard, Card, Pids, UserCard},
     demo::{self, Demo, Size},
     mint::Mint,
-    product::{Product, QueueKind, Setting},
+    product::{Product, QueueKind, Setting, real_channels},
     pump,
     services::{Options, Services},
     terminal,
@@ -153,6 +153,7 @@ async fn run(start: &Start) -> Result<()> {
         times: Times::default(),
         memory: Memory::default(),
         model: Arc::new(Builtin),
+        channels: real_channels(),
         pool_size: 8,
     };
     let mut product = Product::start(&setting, listener).await?;
