@@ -8,14 +8,17 @@ use chat_core::{
 use harness::{
     channels::{Act, Ending},
     product::QueueKind,
-    pump::create_queue,
+    pump::{create_queue, event, record},
 };
 use serde_json::{Value, json};
 
 use crate::{
     original::Log,
     queue::endpoint,
-    stage::{BOT, NUMBER, NUMBER_TOKEN, OTHER_BOT, PERSON, TEXT_CHARS, answered, failed, let_go, short, stage, well},
+    stage::{
+        BOT, NUMBER, NUMBER_TOKEN, OTHER_BOT, PERSON, TEXT_CHARS, answered, dies_when, failed, let_go, short, stage,
+        well,
+    },
 };
 
 #[tokio::test]
@@ -235,6 +238,48 @@ async fn a_turn_waits_for_the_one_before_it_even_if_that_ones_worker_is_gone() {
     stage.becomes("m2", "answered").await;
     assert_eq!(stage.turns().await["m1"], answered(2));
     assert_eq!(stage.shown(), ["re: wait", "re: quick"]);
+    stage.app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dead_letter_ends_only_a_turn_that_nobody_can_run() {
+    let stage = stage(|_| Act::Then(Ending::Hang), |setting| setting.times = short()).await;
+    let bury = async |body: &Value| {
+        let letter = event(vec![record("letter", &body.to_string())]);
+        stage.app.product.dead_letters.handle(letter).await.batch_item_failures.len()
+    };
+    // Half sent: while it is held it comes back, then it ends.
+    let body = stage.whatsapp("m1", "hello");
+    dies_when(&stage, &body, "the service to be called", async || stage.whatsapp.calls().len() == 1).await;
+    assert_eq!(bury(&body).await, 1);
+    let_go(&stage, "m1").await;
+    assert_eq!(bury(&body).await, 0);
+    assert_eq!(stage.turns().await["m1"], failed("delivery_unknown", 1));
+
+    // In the middle of its attempts: may still run, until its time is over.
+    let body = stage.slack("m2", "wait");
+    dies_when(&stage, &body, "the model to be asked", async || stage.talker.asked.lock().unwrap().len() == 2).await;
+    let_go(&stage, "m2").await;
+    let mut behind = stage.slack("m3", "behind it");
+    behind["placeholder_ts"] = json!("1.1");
+    assert_eq!(stage.one(&behind).await, 1);
+    assert_eq!((bury(&body).await, bury(&behind).await), (1, 1));
+    let owner = stage.app.owner().await.unwrap();
+    let late = "update channel_turns set deadline = now() - interval '1 s' where message_id = 'm2'";
+    owner.execute(late, &[]).await.unwrap();
+    assert_eq!(bury(&body).await, 0);
+    assert_eq!(stage.turns().await["m2"], failed("deadline_exceeded", 1));
+    assert_eq!(bury(&body).await, 0, "and is left alone");
+    // The one behind it is woken.
+    stage.becomes("m3", "sending").await;
+
+    // What was never answered since nobody could tell by whom is kept, without a secret that should not be in it.
+    let mut lost = stage.slack("m4", "hello");
+    lost["channel_metadata"]["team_id"] = json!("T9");
+    assert_eq!((stage.one(&lost).await, bury(&lost).await), (1, 0));
+    let kept = owner.query_one("select body, reason from dead_letters", &[]).await.unwrap();
+    assert!(kept.get::<_, &str>(0).contains("\"m4\"") && !kept.get::<_, &str>(0).contains("xoxb"));
+    assert!(kept.get::<_, &str>(1).starts_with("channel"));
     stage.app.finish().await.unwrap();
 }
 
