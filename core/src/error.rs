@@ -104,6 +104,10 @@ codes! {
     AttemptsExhausted = "attempts_exhausted" => Internal
     /// The turn did not end in time.
     DeadlineExceeded = "deadline_exceeded" => Internal
+    /// The answer's channel refused it, or could not be reached.
+    DeliveryFailed = "delivery_failed" => Internal
+    /// Nobody can tell whether the answer, or all of it, arrived in its channel; it is not sent again.
+    DeliveryUnknown = "delivery_unknown" => Internal
 }
 
 impl Code {
@@ -118,6 +122,8 @@ impl Code {
             Self::OverBudget => {
                 "Your company has used up this month's budget for its agents. An administrator can raise it."
             }
+            Self::TextTooLong => "Your message is too long for the agent. Send a shorter one.",
+            Self::TextRefused => "The agent can only read text, and there was none it could read in your message.",
             _ => "Something went wrong while the agent was answering. Send your message again.",
         }
     }

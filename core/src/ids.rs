@@ -93,6 +93,8 @@ ids! {
     AuditId
     /// The client's own id of a message: the same one again is the same message.
     ClientMessageId
+    /// One connection of a company to a channel: its bot, its number.
+    ConnectionId
     /// The one thread of (tenant, agent, user) on the web channel.
     ConversationId
     /// One entry of a conversation.
@@ -103,7 +105,7 @@ ids! {
     SocketId
     /// One customer company.
     TenantId
-    /// One user message and what becomes of it; equal to that message's [`MessageId`].
+    /// One user message and what becomes of it; on the web equal to that message's [`MessageId`].
     TurnId
     /// One portal user.
     UserId

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     error::{Error, Result},
     ids::{ConversationId, TenantId, TurnId, UserId},
-    message::{KonstructMessage, WebEvent, normalize_web_event},
+    message::{KonstructMessage, MessageContent, WebEvent, normalize_web_event},
     timestamp::Timestamp,
 };
 
@@ -47,6 +47,13 @@ pub struct Extras {
 const EXTRAS: &[&str] =
     &["conversation_id", "portal_user_id", "placeholder_ts", "channel_id", "phone_number_id", "bot_token"];
 
+/// What Slack calls the workspace and the app that a message was sent to, in `channel_metadata`, as in its events:
+/// <https://docs.slack.dev/apis/events-api/#callback-field>. `channel_connections.external_id` is one of them.
+pub const CONNECTED_BY: &[&str] = &["team_id", "api_app_id"];
+
+/// What Slack's channel is called in `channel_metadata`, where it is not among the extras.
+pub const POSTED_IN: &[&str] = &["channel_id", "channel"];
+
 impl Job {
     /// The hint that a turn of a web conversation waits.
     #[must_use]
@@ -62,6 +69,19 @@ impl Job {
         });
         let extras = Extras { conversation_id: Some(conversation), portal_user_id: Some(user), ..Extras::default() };
         Self { message, extras }
+    }
+
+    /// The same without what was said and whatever else came along: a hint that the message's turn may run. What its
+    /// route is found by stays.
+    #[must_use]
+    pub fn hint(&self) -> Self {
+        let mut hint = self.clone();
+        hint.message.channel_metadata.retain(|name, _| [CONNECTED_BY, POSTED_IN].concat().contains(&name.as_str()));
+        hint.message.sender.display_name = None;
+        hint.message.content = MessageContent { text: String::new(), attachments: Vec::new() };
+        hint.message.reply_to = None;
+        hint.message.context.clear();
+        hint
     }
 
     /// The body to send.
@@ -118,6 +138,28 @@ mod tests {
         assert_eq!(job.extras.placeholder_ts.as_deref(), Some("1700000000.000100"));
         assert_eq!(job.message.tenant_id, None);
         assert!(!job.body().contains("bot_token"));
+    }
+
+    #[test]
+    fn a_hint_says_where_the_answer_goes_and_not_a_word_of_what_was_said() {
+        let body = json!({
+            "id": "Ev1", "tenant_id": TenantId::new(), "channel": "slack", "thread_id": "1700000000.000100",
+            "channel_metadata": {"team_id": "T1", "channel": "C1", "event": {"text": "secret"}},
+            "sender": {"user_id": "U1", "display_name": "secret"},
+            "content": {"text": "secret", "attachments": ["secret"]},
+            "timestamp": "2026-11-22T14:51:40.123Z", "reply_to": "secret", "context": {"summary": "secret"},
+            "channel_id": "C1", "placeholder_ts": "1700000000.000200",
+        });
+        let job = Job::parse(&body.to_string()).unwrap();
+        let hint = Job::parse(&job.hint().body()).unwrap();
+        assert!(!job.hint().body().contains("secret"));
+        assert_eq!(hint.extras, job.extras);
+        assert_eq!((&hint.message.id, hint.message.tenant_id), (&job.message.id, job.message.tenant_id));
+        assert_eq!((&hint.message.thread_id, hint.message.timestamp), (&job.message.thread_id, job.message.timestamp));
+        assert_eq!(
+            (&hint.message.channel_metadata["team_id"], hint.message.sender.user_id),
+            (&json!("T1"), "U1".into())
+        );
     }
 
     #[test]

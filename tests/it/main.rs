@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bus;
+mod channels;
 mod chat;
 mod dead_letters;
+mod deliveries;
 mod drain;
 mod edges;
 mod escalation;
@@ -21,6 +23,7 @@ mod rates;
 mod resets;
 mod services;
 mod spend;
+mod stage;
 mod streaming;
 mod tools;
 mod turns;

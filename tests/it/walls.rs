@@ -110,6 +110,7 @@ async fn the_roles_have_what_they_need_and_no_more() {
         ("user_tenant_roles", "SELECT"),
         ("agents", "SELECT"),
         ("channel_connections", "SELECT"),
+        ("channel_turns", "INSERT,SELECT"),
         ("web_conversations", "INSERT,SELECT"),
         ("web_conversation_messages", "DELETE,INSERT,SELECT"),
         ("turns", "INSERT,SELECT"),

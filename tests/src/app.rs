@@ -27,7 +27,7 @@ use crate::{
     clients::{PATIENCE, Rest, Socket},
     demo::{self, Agent, Demo, Size, User},
     mint::Mint,
-    product::{Product, QueueKind, Setting},
+    product::{Product, QueueKind, Setting, real_channels},
     services::{Options, Services},
 };
 
@@ -127,6 +127,7 @@ impl App {
             model: Arc::new(Builtin),
             notices: config::Notices::default(),
             sealing: config::Sealing::default(),
+            channels: real_channels(),
             pool_size: 4,
         };
         change(&mut setting);

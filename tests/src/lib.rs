@@ -3,12 +3,13 @@
 //! [`services`] starts private instances of Postgres, Redis and an SQS-compatible server; [`product`] runs the REST
 //! function, the hub and the orchestrator in this process, with [`pump`] in the part of the event source; [`demo`] fills
 //! a database; [`app`] gives each test a database of its own; [`clients`] are the two kinds of callers; [`model`]
-//! plays a provider of models. [`lambda`] and [`hub_process`] run the real binaries instead.
+//! plays a provider of models, [`channels`] the services behind Slack and WhatsApp. [`lambda`] and [`hub_process`] run the real binaries instead.
 
 pub mod app;
 pub mod balancer;
 pub mod campaign;
 pub mod card;
+pub mod channels;
 pub mod clients;
 pub mod demo;
 pub mod hub_process;

@@ -14,7 +14,12 @@ use chat_core::{
 use conversations::Api;
 use dead_letters::DeadLetters;
 use hub::{Hub, Parts};
-use orchestrator::{Orchestrator, model::Model, notice::Notices};
+use orchestrator::{
+    Orchestrator,
+    model::Model,
+    notice::Notices,
+    routes::delivery::{Channels, Patience},
+};
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -53,8 +58,22 @@ pub struct Setting {
     pub notices: config::Notices,
     /// What seals tenants' secrets.
     pub sealing: config::Sealing,
+    /// The services behind the channels that are not the web.
+    pub channels: Channels,
     /// Connections of the REST handlers, of the hub and of the orchestrator, each.
     pub pool_size: usize,
+}
+
+/// The services behind the channels where nobody gave others: their real addresses, and no key for a token.
+///
+/// # Panics
+/// If this machine has no certificates.
+#[must_use]
+pub fn real_channels() -> Channels {
+    let settings = config::Channels::read(&mut config::Env::new(&|_| None));
+    let patience = Patience::within(Times::default().turn);
+    let channels = Channels::new(&settings, &config::Sealing::default(), app::lifted().text_chars, patience);
+    channels.expect("this machine knows whom to trust")
 }
 
 /// Which queue.
@@ -122,6 +141,7 @@ impl Product {
             queue: Arc::clone(&queue),
             publisher: publisher.clone(),
             model: Arc::clone(&setting.model),
+            channels: setting.channels.clone(),
             times: setting.times,
             memory: setting.memory,
             notices: Arc::new(Notices::new(&setting.notices, &setting.sealing)),

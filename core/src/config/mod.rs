@@ -2,6 +2,7 @@
 //!
 //! A missing or malformed one stops the start with its name, never its value. `.env.example` lists them all.
 
+mod channels;
 mod model;
 mod notices;
 mod numbers;
@@ -9,6 +10,7 @@ mod sealing;
 
 use std::{fmt, str::FromStr};
 
+pub use channels::Channels;
 pub use model::{Model, Provider};
 pub use notices::Notices;
 pub use numbers::{Limits, Memory, RawTimes, Times};
@@ -310,6 +312,7 @@ mod tests {
         Limits::read(&mut env);
         Times::read(&mut env);
         Model::read(&mut env);
+        Channels::read(&mut env);
         Sealing::read(&mut env);
         Memory::read(&mut env);
         Notices::read(&mut env);

@@ -55,7 +55,7 @@ impl Model {
 }
 
 /// Whether a path may follow this address. A password in it would end up in logs, so it has no place there.
-fn is_base(url: &str) -> bool {
+pub(super) fn is_base(url: &str) -> bool {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     rest.is_some_and(|rest| {
         let (authority, _) = rest.split_once('/').unwrap_or((rest, ""));

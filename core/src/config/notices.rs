@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use super::Env;
-
-/// Slack's own API.
-const SLACK: &str = "https://slack.com/api";
+use super::{Env, channels::slack};
 
 /// How notices are sent, and how often.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,14 +29,9 @@ impl Notices {
                 false
             }
         };
-        let slack_base_url = env.optional("SLACK_BASE_URL").unwrap_or_else(|| SLACK.to_owned());
-        let slack_base_url = slack_base_url.trim_end_matches('/').to_owned();
-        if !["https://", "http://"].iter().any(|scheme| slack_base_url.starts_with(scheme)) {
-            env.faults.push("SLACK_BASE_URL must be http(s)://host[:port][/path]".to_owned());
-        }
         Self {
             allow_private,
-            slack_base_url,
+            slack_base_url: slack(env),
             remind: Duration::from_millis(env.number("NOTICE_REMIND_MS", 900_000, (10, 86_400_000))),
             reminders: env.number("NOTICE_REMINDERS", 5, (0, 100)),
         }

@@ -9,6 +9,8 @@
 //! - [`Scope::Sweep`]: to look for turns left lying, in all tenants, and nothing else;
 //! - [`Scope::Nobody`]: to add what belongs to no tenant.
 
+pub mod channel_turns;
+pub mod connections;
 pub mod conversations;
 pub mod dead_letters;
 pub mod door;

@@ -3,6 +3,10 @@
 //! Mostly such a record is a hint whose turn is fine, or whose turn the sweep will look after; then there is nothing to
 //! do. A turn that nobody can run any more is ended, and its user told. What cannot be read or routed is kept in the
 //! table `dead_letters`, where an operator finds it, and counted in the log.
+//!
+//! No sweep looks after a turn of another channel than the web: its record is all that brings it back. So its dead letter
+//! comes again until the turn has ended, by itself or here. Its user is not told here, where no channel's token is: the
+//! log is.
 
 use std::sync::Arc;
 
@@ -12,13 +16,14 @@ use chat_core::{
     batch::side_by_side,
     bus::Publisher,
     config::{self, Env, Times},
-    ids::{ConversationId, TenantId, TurnId},
+    ids::TenantId,
     job::Job,
     keys::webchat_response_key,
     message::ChannelType,
     queue::{Queue, Sqs},
     store::{
         Store,
+        channel_turns::Buried,
         sweep::{Pace, Spent},
         turns::End,
     },
@@ -75,14 +80,27 @@ impl DeadLetters {
 
     async fn record(&self, record: &SqsMessage) -> Result<()> {
         let body = record.body.as_deref().unwrap_or_default();
-        match turn_of(body) {
-            Ok((tenant, conversation, turn)) => self.turn(Spent { tenant, conversation, turn }).await,
-            Err(reason) => {
-                let message_id = record.message_id.as_deref().unwrap_or_default();
-                warn!(message_id, reason, malformed = 1, "a dead letter is kept");
-                self.store.keep_dead_letter(message_id, body, &reason).await
+        let reason = match about(body) {
+            Ok(About::Web(turn)) => return self.turn(turn).await,
+            Ok(About::Channel { tenant, channel, message }) => {
+                match self.store.bury_channel_turn(tenant, channel, &message, self.pace.attempts).await? {
+                    Buried::Ended { code, next } => {
+                        error!(tenant.id = %tenant, %channel, message.id = message, %code, "a turn was given up; its user was not told");
+                        self.hint(next.map(|next| *next)).await;
+                        return Ok(());
+                    }
+                    Buried::Over => return Ok(()),
+                    Buried::Open => return Err(Error::unavailable("the turn may still run")),
+                    Buried::NoSuchTurn => format!("channel: nobody could answer this message of {channel}"),
+                }
             }
-        }
+            Err(reason) => reason,
+        };
+        let message_id = record.message_id.as_deref().unwrap_or_default();
+        warn!(message_id, reason, malformed = 1, "a dead letter is kept");
+        // Where it can be read it is kept as it was read: without a secret that should not be in it.
+        let body = Job::parse(body).map_or_else(|_| body.to_owned(), |job| job.body());
+        self.store.keep_dead_letter(message_id, &body, &reason).await
     }
 
     /// Ends the turn if nobody has it and nobody may; else leaves it to the sweep.
@@ -99,23 +117,46 @@ impl DeadLetters {
         if let Err(error) = self.publisher.publish_all(&news).await {
             warn!(turn.id = %ended.turn, ?error, "not published; sockets will find it in the store");
         }
+        self.hint(next).await;
+        Ok(())
+    }
+
+    /// Wakes whoever runs the next turn.
+    async fn hint(&self, next: Option<Job>) {
         if let Some(job) = next
             && let Err(error) = self.queue.send(&[job]).await
         {
-            warn!(?error, "next turn's hint not sent; the sweep will find it");
+            warn!(?error, "next turn's hint not sent; the sweep, or its own record, will bring it");
         }
-        Ok(())
     }
 }
 
-/// The turn that a body is about, or why nobody can tell.
-fn turn_of(body: &str) -> Result<(TenantId, ConversationId, TurnId), String> {
+/// What a letter is about.
+enum About {
+    /// A turn of a web conversation.
+    Web(Spent),
+    /// A message of another channel that has turns.
+    Channel { tenant: TenantId, channel: ChannelType, message: String },
+}
+
+/// What a body is about, or why nobody can tell.
+fn about(body: &str) -> Result<About, String> {
     let job = Job::parse(body).map_err(|error| error.public().to_owned())?;
-    if job.message.channel != ChannelType::Web {
-        return Err(format!("channel: {} has no turns", job.message.channel));
+    let tenant = || job.message.tenant_id.ok_or("tenant_id: is missing");
+    match job.message.channel {
+        ChannelType::Web => {
+            let tenant = tenant()?;
+            let conversation = job.extras.conversation_id.ok_or("conversation_id: is missing")?;
+            let turn = job.message.id.parse().map_err(|error| format!("id: {error}"))?;
+            Ok(About::Web(Spent { tenant, conversation, turn }))
+        }
+        channel @ (ChannelType::Slack | ChannelType::WhatsApp) => {
+            Ok(About::Channel { tenant: tenant()?, channel, message: job.message.id.clone() })
+        }
+        channel @ (ChannelType::Mattermost
+        | ChannelType::RocketChat
+        | ChannelType::Teams
+        | ChannelType::Telegram
+        | ChannelType::Signal) => Err(format!("channel: {channel} has no turns")),
     }
-    let tenant = job.message.tenant_id.ok_or("tenant_id: is missing")?;
-    let conversation = job.extras.conversation_id.ok_or("conversation_id: is missing")?;
-    let turn = job.message.id.parse().map_err(|error| format!("id: {error}"))?;
-    Ok((tenant, conversation, turn))
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use chat_core::{
     Code, Error, Result,
     conversation::{Author, ToolState},
-    store::{memory::Words, turns::Claim},
+    store::{
+        memory::Words,
+        turns::{Agent, Claim},
+    },
 };
 use futures::StreamExt;
 use tokio::time::{Instant, timeout_at};
@@ -78,9 +81,15 @@ fn system(claim: &Claim) -> String {
 /// Tokens that what was said may take: the model's context without the instructions and the answer.
 #[must_use]
 pub fn room(claim: &Claim) -> usize {
-    let whole = usize::try_from(claim.agent.context_tokens).unwrap_or(0);
-    let answer = claim.agent.max_output_tokens.and_then(|most| usize::try_from(most).ok()).unwrap_or(ANSWER_TOKENS);
-    whole.saturating_sub(answer).saturating_sub(tokens(&system(claim)))
+    room_of(&claim.agent, &system(claim))
+}
+
+/// The same for an agent with these instructions.
+#[must_use]
+pub fn room_of(agent: &Agent, instructions: &str) -> usize {
+    let whole = usize::try_from(agent.context_tokens).unwrap_or(0);
+    let answer = agent.max_output_tokens.and_then(|most| usize::try_from(most).ok()).unwrap_or(ANSWER_TOKENS);
+    whole.saturating_sub(answer).saturating_sub(tokens(instructions))
 }
 
 /// How many tokens a text takes, at most: no model's own count, which would take its vocabulary of some megabytes. English

@@ -18,6 +18,7 @@ impl Orchestrator {
         let job = Job::parse(record.body.as_deref().unwrap_or_default())?;
         match Route::of(&job)? {
             Route::Web { tenant, conversation } => self.turn(tenant, conversation).await,
+            Route::Channel(route) => self.channel_turn(&job, &route).await,
         }
     }
 }

@@ -3,11 +3,12 @@
 //! A message on its way through: [`batch`] (the records, side by side) → [`routes`] (where its answer goes) →
 //! [`turn`] (claim, run, finish, next hint) → [`escalation`] (or a person) → [`agent`] and [`model`] (the answer itself).
 //! While it is written, [`lease`] holds the turn and [`telling`] brings the words of its [`draft`] to the sockets. What the
-//! models take is paid for by [`spend`].
-//! No transaction is open while a model is called.
+//! models take is paid for by [`spend`]. A message of another channel than the web has a turn of its own kind, [`channel`],
+//! whose answer is sent by its route. No transaction is open while a model or a channel is called.
 
 pub mod agent;
 pub mod batch;
+pub mod channel;
 pub mod draft;
 pub mod escalation;
 mod lease;
@@ -24,13 +25,14 @@ use std::sync::Arc;
 
 use chat_core::{
     bus::Publisher,
-    config::{self, Env, Memory, Times},
+    config::{self, Env, Limits, Memory, Times},
     queue::{Queue, Sqs},
     store::Store,
 };
 
 use model::{Model, Models, provider::Patience};
 use notice::Notices;
+use routes::delivery::{self, Channels};
 
 /// Connections an environment holds: it runs a batch of turns side by side, each in short transactions.
 const POOL_SIZE: usize = 2;
@@ -46,6 +48,8 @@ pub struct Orchestrator {
     pub publisher: Publisher,
     /// Who answers.
     pub model: Arc<dyn Model>,
+    /// The services behind the channels that are not the web.
+    pub channels: Channels,
     /// The times of a turn's life.
     pub times: Times,
     /// What agents are reminded of.
@@ -68,6 +72,8 @@ impl Orchestrator {
         let model = config::Model::read(&mut env);
         let memory = Memory::read(&mut env);
         let (notices, sealing) = (config::Notices::read(&mut env), config::Sealing::read(&mut env));
+        let channels = config::Channels::read(&mut env);
+        let text_chars = Limits::read(&mut env).text_chars;
         let (database, redis, queue, times, model, memory) =
             env.finish((database, redis, queue, times, model, memory))?;
         Ok(Self {
@@ -75,6 +81,7 @@ impl Orchestrator {
             queue: Arc::new(Sqs::connect(&queue).await),
             publisher: Publisher::new(&redis)?,
             model: Arc::new(Models::new(&model, Patience::within(times.turn))?),
+            channels: Channels::new(&channels, &sealing, text_chars, delivery::Patience::within(times.turn))?,
             times,
             memory,
             notices: Arc::new(Notices::new(&notices, &sealing)),

@@ -213,7 +213,7 @@ impl Orchestrator {
     }
 
     /// Wakes whoever runs the next turn. Waits a moment for the queue: the environment is frozen after we return.
-    async fn hint(&self, next: Option<Job>) {
+    pub(crate) async fn hint(&self, next: Option<Job>) {
         let Some(job) = next else { return };
         match timeout(HINT_TIMEOUT, self.queue.send(&[job])).await {
             Ok(Ok(())) => {}

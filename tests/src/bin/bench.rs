@@ -23,7 +23,7 @@ use harness::{
     clients::{Rest, Socket},
     demo::{self, Agent, Demo, Size, User},
     mint::Mint,
-    product::{Product, QueueKind, Setting},
+    product::{Product, QueueKind, Setting, real_channels},
     series::Series,
     services::{Options, Services},
 };
@@ -87,6 +87,7 @@ async fn main() -> Result<()> {
         notices: config::Notices::default(),
         sealing: config::Sealing::default(),
         model: Arc::new(Builtin),
+        channels: real_channels(),
         pool_size: 8,
     };
     let mut product = Product::start(&setting, listener).await?;

@@ -31,7 +31,7 @@ use harness::{
     clients::{Rest, Socket},
     demo::{self, Size},
     mint::Mint,
-    product::{Product, QueueKind, Setting},
+    product::{Product, QueueKind, Setting, real_channels},
     series::Series,
     services::{Options, Services},
 };
@@ -192,6 +192,7 @@ async fn main() -> Result<()> {
                 sealing: config::Sealing::default(),
                 memory: Memory::default(),
                 model: Arc::new(Models::new(&model, Patience::within(times.turn))?),
+                channels: real_channels(),
                 pool_size: 8,
             };
             let mut product = Product::start(&setting, TcpListener::bind(("127.0.0.1", 0)).await?).await?;

@@ -17,7 +17,7 @@ use harness::{
     card::{AgentCard, Card, Pids, UserCard},
     demo::{self, Demo, Size},
     mint::Mint,
-    product::{Product, QueueKind, Setting},
+    product::{Product, QueueKind, Setting, real_channels},
     pump,
     services::{Options, Services},
     terminal,
@@ -155,6 +155,7 @@ async fn run(start: &Start) -> Result<()> {
         model: Arc::new(Builtin),
         notices: config::Notices { allow_private: true, ..config::Notices::default() },
         sealing: config::Sealing::default(),
+        channels: real_channels(),
         pool_size: 8,
     };
     let mut product = Product::start(&setting, listener).await?;
