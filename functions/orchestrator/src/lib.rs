@@ -26,10 +26,11 @@ use chat_core::{
     bus::Publisher,
     config::{self, Env, Memory, Times},
     queue::{Queue, Sqs},
+    sealed::Sealer,
     store::Store,
 };
 
-use model::{Model, Models, provider::Patience};
+use model::{Model, Models, keys::TenantKeys, provider::Patience};
 use notice::Notices;
 
 /// Connections an environment holds: it runs a batch of turns side by side, each in short transactions.
@@ -70,11 +71,13 @@ impl Orchestrator {
         let (notices, sealing) = (config::Notices::read(&mut env), config::Sealing::read(&mut env));
         let (database, redis, queue, times, model, memory) =
             env.finish((database, redis, queue, times, model, memory))?;
+        let store = Store::connect(&database).await?;
+        let keys = TenantKeys::new(store.clone(), Sealer::new(&sealing));
         Ok(Self {
-            store: Store::connect(&database).await?,
+            store,
             queue: Arc::new(Sqs::connect(&queue).await),
             publisher: Publisher::new(&redis)?,
-            model: Arc::new(Models::new(&model, Patience::within(times.turn))?),
+            model: Arc::new(Models::new(&model, Patience::within(times.turn))?.with_keys(keys)),
             times,
             memory,
             notices: Arc::new(Notices::new(&notices, &sealing)),
