@@ -100,6 +100,14 @@ codes! {
     Internal = "internal" => Internal
     /// The agent's model gave no usable answer.
     ModelFailed = "model_failed" => Internal
+    /// Nobody who could answer for the agent can be reached, or all of them are busy.
+    ModelUnavailable = "model_unavailable" => Unavailable
+    /// The agent's model would not answer this.
+    ModelRefused = "model_refused" => Invalid
+    /// The conversation does not fit into the agent's model.
+    PromptTooLong = "prompt_too_long" => Invalid
+    /// The tenant's own key for the agent's model does not open, or is not taken.
+    ModelKeyRefused = "model_key_refused" => Internal
     /// The turn ran out of attempts.
     AttemptsExhausted = "attempts_exhausted" => Internal
     /// The turn did not end in time.
@@ -117,6 +125,10 @@ impl Code {
     pub fn failure(self) -> &'static str {
         match self {
             Self::ModelFailed => "The agent could not answer. Send your message again.",
+            Self::ModelUnavailable => "The agent cannot be reached at the moment. Send your message again in a while.",
+            Self::ModelRefused => "The agent's model would not answer this. Say it in another way.",
+            Self::PromptTooLong => "This conversation is too long for the agent. Say it in fewer words, or start anew.",
+            Self::ModelKeyRefused => "Your company's key for the agent's model does not work. Tell an administrator.",
             Self::AttemptsExhausted => "The agent failed several times and gave up. Send your message again.",
             Self::DeadlineExceeded => "The agent took too long and was stopped. Send your message again.",
             Self::OverBudget => {

@@ -10,6 +10,7 @@ pub mod handshake;
 pub mod held;
 mod leaving;
 pub mod registry;
+pub mod seal;
 pub mod session;
 mod write;
 

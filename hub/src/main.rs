@@ -1,12 +1,13 @@
-//! `hub serve` holds the sockets; `hub migrate` brings the database to the newest schema.
+//! `hub serve` holds the sockets; `hub migrate` brings the database to the newest schema; `hub seal` seals a tenant's
+//! secret for its column.
 
 use std::process::ExitCode;
 
 use chat_core::{
-    config::{self, Database, Edge, Env},
+    config::{self, Database, Edge, Env, Sealing},
     store::migrate::migrate,
 };
-use hub::{Hub, router};
+use hub::{Hub, router, seal::seal};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -20,11 +21,12 @@ type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 async fn main() -> ExitCode {
     let filter = config::log_filter().unwrap_or_else(|| "info".to_owned());
     tracing_subscriber::fmt().json().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr).init();
-    let mut arguments = std::env::args().skip(1);
-    let outcome = match (arguments.next().as_deref(), arguments.next()) {
-        (Some("serve"), None) => serve().await,
-        (Some("migrate"), None) => bring_up_to_date().await,
-        _ => Err("usage: hub serve | hub migrate".into()),
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["serve"] => serve().await,
+        ["migrate"] => bring_up_to_date().await,
+        ["seal", tenant, purpose] => seal_a_secret(tenant, purpose),
+        _ => Err("usage: hub serve | hub migrate | hub seal TENANT PURPOSE".into()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -61,5 +63,14 @@ async fn bring_up_to_date() -> Outcome {
     let database = env.finish(database)?;
     let applied = migrate(&database.url).await?;
     info!(?applied, "the schema is up to date");
+    Ok(())
+}
+
+/// Seals what comes on standard input, and needs nothing but `SECRETS_KEY` for it.
+fn seal_a_secret(tenant: &str, purpose: &str) -> Outcome {
+    let mut env = Env::new(&config::process);
+    let sealing = Sealing::read(&mut env);
+    let sealing = env.finish(sealing)?;
+    seal(&sealing, tenant, purpose, std::io::stdin().lock(), std::io::stdout().lock())?;
     Ok(())
 }

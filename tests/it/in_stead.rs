@@ -135,8 +135,9 @@ async fn after_the_handback_the_agent_knows_what_the_person_said() {
     .await
     .unwrap();
     let app = App::with(|setting| {
-        let settings = config::Provider { base_url: provider.base_url().to_owned(), api_key: None };
-        let settings = config::Model { provider: Some(settings), default: Some("large".to_owned()) };
+        let settings = config::Provider::main(config::Speaks::OpenAi, provider.base_url(), None);
+        let settings =
+            config::Model { provider: Some(settings), default: Some("large".to_owned()), ..config::Model::default() };
         setting.model = Arc::new(Models::new(&settings, Patience::within(setting.times.turn)).unwrap());
     })
     .await

@@ -6,7 +6,7 @@ use std::{
 };
 
 use chat_core::{
-    config::{self, Memory},
+    config::{self, Memory, Speaks},
     keys::{Key, memory_short_key},
 };
 use harness::{
@@ -43,7 +43,8 @@ async fn app(change: impl FnOnce(&mut Setting)) -> (App, ScriptedModel, Heard) {
     .await
     .unwrap();
     let models = config::Model {
-        provider: Some(config::Provider { base_url: provider.base_url().to_owned(), api_key: None }),
+        provider: Some(config::Provider::main(Speaks::OpenAi, provider.base_url(), None)),
+        others: Vec::new(),
         default: None,
     };
     let models = Arc::new(Models::new(&models, Patience::within(Duration::from_secs(60))).unwrap());

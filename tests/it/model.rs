@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chat_core::config::{self, Secret, Times};
+use chat_core::config::{self, Secret, Speaks, Times};
 use harness::{
     app::{App, until},
     clients::Socket,
     model::{Act, Asked, Outcome, ScriptedModel},
 };
-use orchestrator::model::{Models, provider::Patience};
+use orchestrator::model::{Habits, Models, provider::Patience};
 use serde_json::{Value, json};
 
 /// The model that the agents of these tests are given.
@@ -25,15 +25,21 @@ fn short() -> Patience {
         idle: Duration::from_secs(10),
         pause: Duration::from_millis(10),
         turn: Duration::from_secs(30),
+        breaker: Habits::default(),
     }
 }
 
 fn models(base_url: &str, patience: Patience) -> Arc<Models> {
-    let provider = config::Provider { base_url: base_url.to_owned(), api_key: Some(Secret::from(KEY.to_owned())) };
-    let settings = config::Model { provider: Some(provider), default: Some("the-default".to_owned()) };
+    let provider = config::Provider::main(Speaks::OpenAi, base_url, Some(Secret::from(KEY.to_owned())));
+    let settings =
+        config::Model { provider: Some(provider), others: Vec::new(), default: Some("the-default".to_owned()) };
     assert!(!format!("{settings:?}").contains(KEY), "the key is not printed");
     Arc::new(Models::new(&settings, patience).unwrap())
 }
+
+/// The codes of those who cannot be reached, and of those who gave nothing usable.
+const AWAY: &str = "model_unavailable";
+const FAILED: &str = "model_failed";
 
 const KEY: &str = "sk-a-key-nobody-may-read";
 
@@ -81,8 +87,8 @@ async fn asked(socket: &mut Socket, text: &str) -> Value {
 }
 
 /// That the user is told, and that nothing was stored but what they said.
-async fn assert_failed(app: &App, conversation: &str, error: &Value) {
-    assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!("model_failed")), "{error}");
+async fn assert_failed(app: &App, conversation: &str, error: &Value, code: &str) {
+    assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)), "{error}");
     let owner = app.owner().await.unwrap();
     let turn = error["turn_id"].as_str().unwrap();
     let row = owner.query_one("select state from turns where id = $1::text::uuid", &[&turn]).await.unwrap();
@@ -132,6 +138,12 @@ async fn an_answer_that_comes_in_pieces_arrives_whole_and_the_prompt_holds_what_
             message: "three".to_owned(),
             nth: 1,
             authorization: Some(format!("Bearer {KEY}")),
+            speaks: Speaks::OpenAi,
+            tools: Vec::new(),
+            called: Vec::new(),
+            temperature: None,
+            max_tokens: None,
+            wants_usage: true,
         }
     );
     let page = app.rest("ben@acme").get(&format!("/conversations/{conversation}/messages")).await.unwrap();
@@ -160,7 +172,7 @@ async fn each_agent_is_answered_by_its_own_model() {
 #[tokio::test]
 async fn without_a_provider_only_the_model_that_is_built_in_answers() {
     for (default, told) in [(None, "model_failed"), (Some("echo"), "Echo: hello"), (Some("other"), "model_failed")] {
-        let settings = config::Model { provider: None, default: default.map(str::to_owned) };
+        let settings = config::Model { default: default.map(str::to_owned), ..config::Model::default() };
         let models = Arc::new(Models::new(&settings, short()).unwrap());
         let app = App::with(|setting| setting.model = models).await.unwrap();
         set_model(&app, "default").await;
@@ -195,31 +207,32 @@ async fn what_cannot_become_an_answer_is_told_and_nothing_of_it_is_stored() {
     let refuse =
         |status, retry_after: Option<&str>| Act::Refuse { status, retry_after: retry_after.map(str::to_owned) };
     let partly = || "a part of it".to_owned();
-    for (name, act, outcome, calls) in [
-        ("a failing provider", refuse(500, None), Outcome::Refused(500), 3),
-        ("an overloaded one", refuse(503, Some("0")), Outcome::Refused(503), 3),
-        ("one that wants more time than there is", refuse(429, Some("3600")), Outcome::Refused(429), 1),
-        ("a wrong key", refuse(401, None), Outcome::Refused(401), 1),
-        ("a redirect", refuse(307, None), Outcome::Refused(307), 1),
+    for (name, act, outcome, calls, code) in [
+        ("a failing provider", refuse(500, None), Outcome::Refused(500), 3, AWAY),
+        ("an overloaded one", refuse(503, Some("0")), Outcome::Refused(503), 3, AWAY),
+        ("one that wants more time than there is", refuse(429, Some("3600")), Outcome::Refused(429), 1, AWAY),
+        ("a wrong key", refuse(401, None), Outcome::Refused(401), 1, FAILED),
+        ("a redirect", refuse(307, None), Outcome::Refused(307), 1, FAILED),
         (
             "lost before the first token",
             Act::CutAfter { text: String::new(), pieces: 1, pause: Duration::ZERO },
             Outcome::Cut,
             3,
+            AWAY,
         ),
-        ("lost after it", Act::CutAfter { text: partly(), pieces: 4, pause: Duration::ZERO }, Outcome::Cut, 1),
-        ("an end too early", Act::EndEarly { text: partly() }, Outcome::Answered, 1),
-        ("an end at once", Act::EndEarly { text: String::new() }, Outcome::Answered, 1),
-        ("no JSON", Act::Garbage, Outcome::Answered, 1),
-        ("an empty answer", Act::answer(""), Outcome::Answered, 1),
-        ("a blank answer", Act::answer(" \n "), Outcome::Answered, 1),
+        ("lost after it", Act::CutAfter { text: partly(), pieces: 4, pause: Duration::ZERO }, Outcome::Cut, 1, FAILED),
+        ("an end too early", Act::EndEarly { text: partly() }, Outcome::Answered, 1, FAILED),
+        ("an end at once", Act::EndEarly { text: String::new() }, Outcome::Answered, 1, FAILED),
+        ("no JSON", Act::Garbage, Outcome::Answered, 1, FAILED),
+        ("an empty answer", Act::answer(""), Outcome::Answered, 1, FAILED),
+        ("a blank answer", Act::answer(" \n "), Outcome::Answered, 1, FAILED),
     ] {
         let (provider, app) = always(act, short()).await;
         let (conversation, mut socket) = joined(&app).await;
         let begun = Instant::now();
         let error = asked(&mut socket, "hello").await;
         assert!(begun.elapsed() < Duration::from_secs(5), "{name}: {:?}", begun.elapsed());
-        assert_failed(&app, &conversation, &error).await;
+        assert_failed(&app, &conversation, &error, code).await;
         assert_eq!(provider.calls().len(), calls, "{name}: {:?}", provider.calls());
         // A body that we left unread ends as the caller leaving, or just before.
         until(name, async || Ok(outcomes(&provider).iter().all(|o| *o == outcome || *o == Outcome::GivenUp)))
@@ -237,7 +250,7 @@ async fn a_provider_that_nobody_reaches_is_told() {
         let app = app_with(&base_url, short()).await;
         let (conversation, mut socket) = joined(&app).await;
         let error = asked(&mut socket, "hello").await;
-        assert_failed(&app, &conversation, &error).await;
+        assert_failed(&app, &conversation, &error, AWAY).await;
         app.finish().await.unwrap();
     }
     assert!(plain.calls().is_empty());
@@ -257,7 +270,7 @@ async fn silence_ends_the_call_in_its_time() {
         let begun = Instant::now();
         let error = asked(&mut socket, "hello").await;
         assert!(begun.elapsed() >= brief && begun.elapsed() < Duration::from_secs(5), "{name}: {:?}", begun.elapsed());
-        assert_failed(&app, &conversation, &error).await;
+        assert_failed(&app, &conversation, &error, AWAY).await;
         until(name, async || Ok(outcomes(&provider) == [Outcome::GivenUp])).await.unwrap();
         app.finish().await.unwrap();
     }

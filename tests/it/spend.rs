@@ -11,7 +11,7 @@ use std::{
 
 use chat_core::{
     Code, Error,
-    config::{self, Memory, Times},
+    config::{self, Memory, Speaks, Times},
     ids::{ClientMessageId, ConversationId, TenantId},
     store::{
         spend::{Bill, Drawn, Line, Payer, Purpose},
@@ -172,7 +172,8 @@ async fn a_hundred_messages_at_once_at_a_budget_of_ten_calls_make_ten() {
     let provider = ScriptedModel::start(|_| Act::answer("here I am")).await.unwrap();
     let patience = Patience { pause: Duration::from_millis(10), ..Patience::within(Duration::from_secs(30)) };
     let settings = config::Model {
-        provider: Some(config::Provider { base_url: provider.base_url().to_owned(), api_key: None }),
+        provider: Some(config::Provider::main(Speaks::OpenAi, provider.base_url(), None)),
+        others: Vec::new(),
         default: None,
     };
     let models = Arc::new(Models::new(&settings, patience).unwrap());

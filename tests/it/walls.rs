@@ -119,6 +119,7 @@ async fn the_roles_have_what_they_need_and_no_more() {
         ("audit_events", "INSERT"),
         ("escalation_notices", "SELECT"),
         ("dead_letters", "INSERT"),
+        ("model_keys", "SELECT"),
     ] {
         assert_eq!(app_may(table), expected, "{table}");
     }

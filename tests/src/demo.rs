@@ -82,6 +82,19 @@ pub async fn seed(owner_url: &str, size: Size) -> Result<Demo> {
     Ok(demo)
 }
 
+/// Gives every agent this model, as the owner role.
+///
+/// # Errors
+/// What Postgres refuses.
+pub async fn set_model(owner_url: &str, model: &str) -> Result<()> {
+    let (client, connection) = tokio_postgres::connect(owner_url, NoTls).await.context("connecting as the owner")?;
+    let connection = tokio::spawn(connection);
+    client.execute("update agents set model = $1", &[&model]).await.context("setting the agents' model")?;
+    drop(client);
+    connection.await??;
+    Ok(())
+}
+
 /// A name from a list, numbered once the list is used up.
 fn name(names: &[&str], number: usize) -> String {
     let name = names[number % names.len()];

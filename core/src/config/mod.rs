@@ -11,7 +11,7 @@ mod sealing;
 use std::{fmt, str::FromStr};
 
 pub use channels::Channels;
-pub use model::{Model, Provider};
+pub use model::{Model, Provider, Speaks};
 pub use notices::Notices;
 pub use numbers::{Limits, Memory, RawTimes, Times};
 pub use sealing::Sealing;

@@ -1,57 +1,178 @@
 //! Who answers, beside the model that is built in.
 
+use serde::Deserialize;
+
 use super::{Env, Secret};
 
-/// OpenAI's own API. Everything that speaks the same protocol has another address.
-const OPENAI: &str = "https://api.openai.com/v1";
+/// Names that mean something else where an agent names its model.
+const TAKEN: &[&str] = &["default", "echo"];
+
+/// Longest name of a provider, in characters: what the column `model_keys.provider` takes.
+const MAX_NAME: usize = 40;
 
 /// Who answers for the agents.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Model {
-    /// Answers for every model that is not built in; `None`: nobody does.
+    /// Answers for every model that is not built in and names no other provider; `None`: nobody does.
     pub provider: Option<Provider>,
+    /// Answer for the models that name them, `provider:model`.
+    pub others: Vec<Provider>,
     /// The model of agents that name none.
     pub default: Option<String>,
 }
 
-/// A service that speaks OpenAI's chat completions.
+/// A service with models behind it.
 #[derive(Debug, Clone)]
 pub struct Provider {
-    /// What stands before `/chat/completions`, without a slash at its end: `https://api.openai.com/v1`.
+    /// What agents and tenants' keys call it: lower-case letters, digits and dashes. The default one is called by what
+    /// it speaks.
+    pub name: String,
+    /// How it is spoken to.
+    pub speaks: Speaks,
+    /// What stands before the protocol's own path, the version included, without a slash at its end:
+    /// `https://api.openai.com/v1`.
     pub base_url: String,
-    /// Sent as a bearer token; a service of one's own may need none.
+    /// The operator's key, for tenants without one of their own; a service of one's own may need none.
     pub api_key: Option<Secret>,
 }
 
+impl Provider {
+    /// The default provider: it is called by what it speaks.
+    #[must_use]
+    pub fn main(speaks: Speaks, base_url: &str, api_key: Option<Secret>) -> Self {
+        Self { name: speaks.as_str().to_owned(), speaks, base_url: base_url.to_owned(), api_key }
+    }
+}
+
+/// A protocol. Everything that speaks one of them has an address of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Speaks {
+    /// OpenAI's chat completions, and whoever speaks them too.
+    OpenAi,
+    /// Anthropic's messages.
+    Anthropic,
+    /// Google's Gemini API.
+    Gemini,
+}
+
+impl Speaks {
+    /// Every protocol there is.
+    pub const ALL: [Self; 3] = [Self::OpenAi, Self::Anthropic, Self::Gemini];
+
+    /// Its name in the settings.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
+        }
+    }
+
+    /// Where its inventor serves it.
+    #[must_use]
+    pub fn home(self) -> &'static str {
+        match self {
+            Self::OpenAi => "https://api.openai.com/v1",
+            Self::Anthropic => "https://api.anthropic.com/v1",
+            Self::Gemini => "https://generativelanguage.googleapis.com/v1beta",
+        }
+    }
+}
+
+/// A provider as `MODEL_PROVIDERS` lists it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listed {
+    name: String,
+    speaks: Speaks,
+    base_url: Option<String>,
+    api_key: Option<String>,
+}
+
 impl Model {
-    /// Reads `MODEL_PROVIDER`, `MODEL_BASE_URL`, `MODEL_API_KEY` and `MODEL_DEFAULT`.
+    /// Reads `MODEL_PROVIDER`, `MODEL_BASE_URL`, `MODEL_API_KEY`, `MODEL_DEFAULT` and `MODEL_PROVIDERS`.
     pub fn read(env: &mut Env<'_>) -> Self {
-        let provider = env.optional("MODEL_PROVIDER");
-        let base_url = env.optional("MODEL_BASE_URL").map(|url| url.trim_end_matches('/').to_owned());
+        let named = env.optional("MODEL_PROVIDER");
+        let base_url = env.optional("MODEL_BASE_URL").map(|url| without_slash(&url));
         let api_key = env.optional("MODEL_API_KEY");
         let default = env.optional("MODEL_DEFAULT");
-        let openai = provider.as_deref() == Some("openai");
-        if provider.is_some() && !openai {
-            env.faults.push("MODEL_PROVIDER must be openai, or absent".to_owned());
+        let speaks = named.as_deref().and_then(|name| Speaks::ALL.into_iter().find(|speaks| speaks.as_str() == name));
+        if named.is_some() && speaks.is_none() {
+            env.faults.push("MODEL_PROVIDER must be openai, anthropic or gemini, or absent".to_owned());
         }
         if base_url.as_ref().is_some_and(|url| !is_base(url)) {
             env.faults.push(
                 "MODEL_BASE_URL must be http(s)://host[:port][/path], without user, query or fragment".to_owned(),
             );
         }
-        // A line break at the end of a secret is easily kept, and no header can carry it.
-        if api_key.as_ref().is_some_and(|key| !key.bytes().all(|byte| byte.is_ascii_graphic())) {
+        if api_key.as_ref().is_some_and(|key| !is_key(key)) {
             env.faults.push("MODEL_API_KEY must be visible ASCII characters, without spaces or line breaks".to_owned());
         }
-        if openai && base_url.is_none() && api_key.is_none() {
+        if speaks.is_some() && base_url.is_none() && api_key.is_none() {
             env.faults.push("MODEL_API_KEY is missing".to_owned());
         }
-        let provider = openai.then(|| Provider {
-            base_url: base_url.unwrap_or_else(|| OPENAI.to_owned()),
+        let provider = speaks.map(|speaks| {
+            Provider::main(speaks, base_url.as_deref().unwrap_or(speaks.home()), api_key.map(Secret::from))
+        });
+        let others = others(env, provider.as_ref());
+        Self { provider, others, default }
+    }
+}
+
+/// Reads `MODEL_PROVIDERS`. What is wrong with it is told without a word of it: it holds keys.
+fn others(env: &mut Env<'_>, default: Option<&Provider>) -> Vec<Provider> {
+    let Some(text) = env.optional("MODEL_PROVIDERS") else { return Vec::new() };
+    let Ok(listed) = serde_json::from_str::<Vec<Listed>>(&text) else {
+        env.faults.push(
+            r#"MODEL_PROVIDERS must be a JSON list of {"name", "speaks": "openai" | "anthropic" | "gemini", "base_url"?, "api_key"?}"#
+                .to_owned(),
+        );
+        return Vec::new();
+    };
+    let mut faults = Vec::new();
+    let mut providers: Vec<Provider> = Vec::new();
+    for (number, listed) in (1..).zip(listed) {
+        let mut fault = |what: &str| faults.push(format!("MODEL_PROVIDERS, entry {number}: {what}"));
+        let base_url = listed.base_url.filter(|url| !url.is_empty()).map(|url| without_slash(&url));
+        let api_key = listed.api_key.filter(|key| !key.is_empty());
+        if !is_name(&listed.name) {
+            fault("name must be lower-case letters, digits and dashes, neither default nor echo");
+        }
+        if default.into_iter().chain(&providers).any(|other| other.name == listed.name) {
+            fault("name must not be taken twice");
+        }
+        if base_url.as_ref().is_some_and(|url| !is_base(url)) {
+            fault("base_url must be http(s)://host[:port][/path], without user, query or fragment");
+        }
+        if api_key.as_ref().is_some_and(|key| !is_key(key)) {
+            fault("api_key must be visible ASCII characters, without spaces or line breaks");
+        }
+        providers.push(Provider {
+            name: listed.name,
+            speaks: listed.speaks,
+            base_url: base_url.unwrap_or_else(|| listed.speaks.home().to_owned()),
             api_key: api_key.map(Secret::from),
         });
-        Self { provider, default }
     }
+    env.faults.append(&mut faults);
+    providers
+}
+
+fn without_slash(url: &str) -> String {
+    url.trim_end_matches('/').to_owned()
+}
+
+/// Whether an agent can say it before a colon, and a tenant's key be kept under it.
+fn is_name(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(fits) && !TAKEN.contains(&name)
+}
+
+/// Whether a header can carry it. A line break at the end of a secret is easily kept.
+fn is_key(key: &str) -> bool {
+    key.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Whether a path may follow this address. A password in it would end up in logs, so it has no place there.
@@ -83,10 +204,18 @@ mod tests {
     #[test]
     fn who_answers_is_read_from_four_settings() {
         let provider = ("MODEL_PROVIDER", "openai");
+        let openai = Speaks::OpenAi.home();
         for (settings, base_url, key, default) in [
             (vec![], None, None, None),
             (vec![("MODEL_DEFAULT", "echo")], None, None, Some("echo")),
-            (vec![provider, ("MODEL_API_KEY", "k")], Some(OPENAI), Some("k"), None),
+            (vec![provider, ("MODEL_API_KEY", "k")], Some(openai), Some("k"), None),
+            (vec![("MODEL_PROVIDER", "gemini"), ("MODEL_API_KEY", "k")], Some(Speaks::Gemini.home()), Some("k"), None),
+            (
+                vec![("MODEL_PROVIDER", "anthropic"), ("MODEL_API_KEY", "k")],
+                Some(Speaks::Anthropic.home()),
+                Some("k"),
+                None,
+            ),
             (vec![provider, ("MODEL_BASE_URL", "http://[::1]:80/v1/")], Some("http://[::1]:80/v1"), None, None),
             (
                 vec![provider, ("MODEL_BASE_URL", "https://models.example"), ("MODEL_API_KEY", "k")],
@@ -104,7 +233,28 @@ mod tests {
     }
 
     #[test]
+    fn further_providers_are_read_from_a_list() {
+        let list = r#"[{"name": "groq", "speaks": "openai", "base_url": "https://groq.example/v1/", "api_key": "k"},
+                       {"name": "claude-2", "speaks": "anthropic"}]"#;
+        let model = read(&[("MODEL_PROVIDERS", list)]).unwrap();
+        let others: Vec<_> = model
+            .others
+            .iter()
+            .map(|one| (one.name.as_str(), one.speaks, one.base_url.as_str(), one.api_key.is_some()))
+            .collect();
+        assert_eq!(
+            others,
+            [
+                ("groq", Speaks::OpenAi, "https://groq.example/v1", true),
+                ("claude-2", Speaks::Anthropic, "https://api.anthropic.com/v1", false)
+            ]
+        );
+        assert!(model.provider.is_none());
+    }
+
+    #[test]
     fn what_cannot_be_meant_stops_the_start_and_is_not_repeated() {
+        let entry = |fields: &str| format!(r#"[{{"speaks": "openai", {fields}}}]"#);
         for (name, value) in [
             ("MODEL_PROVIDER", "hunter2"),
             ("MODEL_BASE_URL", "hunter2"),
@@ -117,17 +267,34 @@ mod tests {
             ("MODEL_BASE_URL", "https://host/hunter2 v1"),
             ("MODEL_API_KEY", "hunter2\n"),
             ("MODEL_API_KEY", "hünter2"),
+            ("MODEL_PROVIDERS", "hunter2"),
+            ("MODEL_PROVIDERS", r#"{"hunter2": 1}"#),
+            ("MODEL_PROVIDERS", r#"[{"name": "hunter2"}]"#),
+            ("MODEL_PROVIDERS", r#"[{"name": "a", "speaks": "hunter2"}]"#),
+            ("MODEL_PROVIDERS", &entry(r#""name": "a", "hunter2": "b""#)),
+            ("MODEL_PROVIDERS", &entry(r#""name": "Hunter2""#)),
+            ("MODEL_PROVIDERS", &entry(r#""name": "hunter2:a""#)),
+            ("MODEL_PROVIDERS", &entry(r#""name": """#)),
+            ("MODEL_PROVIDERS", &entry(r#""name": "echo""#)),
+            ("MODEL_PROVIDERS", &entry(&format!(r#""name": "{}""#, "a".repeat(41)))),
+            ("MODEL_PROVIDERS", &entry(r#""name": "a", "base_url": "hunter2""#)),
+            ("MODEL_PROVIDERS", &entry(r#""name": "a", "api_key": "hunter2\n""#)),
+            ("MODEL_PROVIDERS", r#"[{"speaks": "openai", "name": "a"}, {"speaks": "gemini", "name": "a"}]"#),
         ] {
             let faults = read(&[(name, value)]).expect_err(value);
             assert_eq!(faults.len(), 1, "{value}: {faults:?}");
-            assert!(faults[0].starts_with(name) && !faults[0].contains("hunter2"), "{faults:?}");
+            assert!(faults[0].starts_with(name) && !faults[0].to_lowercase().contains("hunter2"), "{faults:?}");
         }
         assert_eq!(read(&[("MODEL_PROVIDER", "openai")]).unwrap_err(), ["MODEL_API_KEY is missing"]);
+        let twice =
+            [("MODEL_PROVIDER", "openai"), ("MODEL_API_KEY", "k"), ("MODEL_PROVIDERS", &entry(r#""name": "openai""#))];
+        assert!(read(&twice).is_err(), "the default provider has its name already");
     }
 
     #[test]
-    fn the_key_is_not_printed() {
-        let model = read(&[("MODEL_PROVIDER", "openai"), ("MODEL_API_KEY", "hunter2")]).unwrap();
-        assert!(!format!("{model:?}").contains("hunter2"));
+    fn the_keys_are_not_printed() {
+        let list = r#"[{"name": "a", "speaks": "openai", "api_key": "hunter2"}]"#;
+        let settings = [("MODEL_PROVIDER", "openai"), ("MODEL_API_KEY", "hunter2"), ("MODEL_PROVIDERS", list)];
+        assert!(!format!("{:?}", read(&settings).unwrap()).contains("hunter2"));
     }
 }

@@ -19,6 +19,7 @@ pub mod memory;
 pub mod messages;
 #[cfg(feature = "migrate")]
 pub mod migrate;
+pub mod model_keys;
 pub mod notices;
 mod sabotage;
 mod script;

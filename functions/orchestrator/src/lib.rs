@@ -27,10 +27,11 @@ use chat_core::{
     bus::Publisher,
     config::{self, Env, Limits, Memory, Times},
     queue::{Queue, Sqs},
+    sealed::Sealer,
     store::Store,
 };
 
-use model::{Model, Models, provider::Patience};
+use model::{Model, Models, keys::TenantKeys, provider::Patience};
 use notice::Notices;
 use routes::delivery::{self, Channels};
 
@@ -76,11 +77,13 @@ impl Orchestrator {
         let text_chars = Limits::read(&mut env).text_chars;
         let (database, redis, queue, times, model, memory) =
             env.finish((database, redis, queue, times, model, memory))?;
+        let store = Store::connect(&database).await?;
+        let keys = TenantKeys::new(store.clone(), Sealer::new(&sealing));
         Ok(Self {
-            store: Store::connect(&database).await?,
+            store,
             queue: Arc::new(Sqs::connect(&queue).await),
             publisher: Publisher::new(&redis)?,
-            model: Arc::new(Models::new(&model, Patience::within(times.turn))?),
+            model: Arc::new(Models::new(&model, Patience::within(times.turn))?.with_keys(keys)),
             channels: Channels::new(&channels, &sealing, text_chars, delivery::Patience::within(times.turn))?,
             times,
             memory,

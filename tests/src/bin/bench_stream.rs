@@ -21,7 +21,7 @@ use axum::{
     routing::post,
 };
 use chat_core::{
-    config::{self, Memory, Secret, Times},
+    config::{self, Memory, Secret, Speaks, Times},
     store::migrate::migrate,
 };
 use clap::Parser;
@@ -176,8 +176,8 @@ async fn main() -> Result<()> {
             epoch += 1;
             let mint = Mint::new();
             let model = config::Model {
-                provider: Some(config::Provider { base_url: base_url.clone(), api_key: None }),
-                default: None,
+                provider: Some(config::Provider::main(Speaks::OpenAi, &base_url, None)),
+                ..config::Model::default()
             };
             let times = Times { delta: Duration::from_millis(collect), ..Times::default() };
             let setting = Setting {

@@ -6,10 +6,11 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use chat_core::{
-    config::{self, Limits, Memory, Secret, Times, log_filter},
-    store::migrate::migrate,
+    config::{self, Database, Env, Limits, Memory, Sealing, Secret, Times, log_filter},
+    sealed::Sealer,
+    store::{Store, migrate::migrate},
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use harness::{
@@ -22,7 +23,7 @@ use harness::{
     services::{Options, Services},
     terminal,
 };
-use orchestrator::model::Builtin;
+use orchestrator::model::{Builtin, Model, Models, keys::TenantKeys, provider::Patience};
 use tokio::{
     io::BufReader,
     net::TcpListener,
@@ -141,6 +142,8 @@ async fn run(start: &Start) -> Result<()> {
     let demo =
         demo::seed(&owner_url, Size { tenants: start.tenants, users: start.users, agents: start.agents }).await?;
 
+    let model = model(&services.postgres.app_url("chat"), &owner_url).await?;
+
     let listener = TcpListener::bind(("127.0.0.1", start.port)).await.context("listening")?;
     let mint = Mint::new();
     let setting = Setting {
@@ -152,7 +155,7 @@ async fn run(start: &Start) -> Result<()> {
         limits: if start.limits { Limits::default() } else { app::lifted() },
         times: Times::default(),
         memory: Memory::default(),
-        model: Arc::new(Builtin),
+        model,
         notices: config::Notices { allow_private: true, ..config::Notices::default() },
         sealing: config::Sealing::default(),
         channels: real_channels(),
@@ -184,6 +187,22 @@ async fn run(start: &Start) -> Result<()> {
     services.stop().await?;
     say("nothing is left running");
     Ok(())
+}
+
+/// Who answers: whom `MODEL_*` names, as in a deployment, and then for all agents of the demo; else `echo`.
+async fn model(database_url: &str, owner_url: &str) -> Result<Arc<dyn Model>> {
+    let mut env = Env::new(&config::process);
+    let settings = (config::Model::read(&mut env), Sealing::read(&mut env));
+    let (model, sealing) = env.finish(settings)?;
+    if model.provider.is_none() && model.others.is_empty() {
+        return Ok(Arc::new(Builtin));
+    }
+    ensure!(model.default.is_some(), "MODEL_DEFAULT is missing: the model that the demo's agents are to have");
+    demo::set_model(owner_url, "default").await?;
+    let database = Database { url: Secret::from(database_url.to_owned()), pool_size: 2 };
+    let store = Store::connect(&database).await?;
+    let keys = TenantKeys::new(store, Sealer::new(&sealing));
+    Ok(Arc::new(Models::new(&model, Patience::within(Times::default().turn))?.with_keys(keys)))
 }
 
 fn card(product: &Product, setting: &Setting, owner_url: String, pids: Pids, demo: &Demo, mint: &Mint) -> Card {

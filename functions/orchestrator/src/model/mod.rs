@@ -1,11 +1,20 @@
 //! The models behind the agents.
 //!
-//! [`Models`] sends each prompt to whom the agent's model names: [`Builtin`], or the [`provider`], which speaks to a
-//! service. [`stream`] reads what that service sends, [`failure`] says what went wrong and whether to try again.
+//! [`Models`] sends each prompt to whom the agent's models name: `echo`, which is built in, or a [`provider`], which
+//! speaks to a service in one of the [`dialect`]s. [`speaking`] leads a prompt through tries and models to the first
+//! whole answer, [`stream`] reads what comes, [`failure`] says what went wrong and what that means, [`breaker`] leaves
+//! alone who fails again and again, and [`keys`] finds the keys that tenants brought themselves.
+//!
+//! The services are spoken to by hand, not through the crate `genai`: version 0.7 logs the body of a refusal, which may
+//! repeat prompt or key; holds an event without end in memory; and takes an answer without `[DONE]` for one that was cut.
 
+mod breaker;
+mod dialect;
 mod failure;
+pub mod keys;
 pub mod prompt;
 pub mod provider;
+mod speaking;
 mod stream;
 
 use chat_core::{Code, Error, Result, config};
@@ -15,8 +24,11 @@ use futures::{
     stream::{self as streams, BoxStream},
 };
 
+pub use breaker::Habits;
+use keys::TenantKeys;
 pub use prompt::{Prompt, Said, ToolCall, ToolSpec};
 use provider::{Patience, Provider};
+use speaking::Speaking;
 
 /// Answers prompts, piece by piece.
 pub trait Model: Send + Sync + 'static {
@@ -24,13 +36,16 @@ pub trait Model: Send + Sync + 'static {
     /// error; what came before an error is no answer. Dropping the stream gives the call up.
     ///
     /// # Errors
-    /// [`Code::ModelFailed`] where no usable answer came; what the purse refused with.
+    /// [`Code::ModelFailed`] where no usable answer came, or one of its more telling sisters: [`Code::ModelUnavailable`],
+    /// [`Code::ModelRefused`], [`Code::PromptTooLong`], [`Code::ModelKeyRefused`]; [`Code::DeadlineExceeded`]; what the
+    /// purse refused with.
     fn speak<'a>(&'a self, prompt: &'a Prompt, purse: &'a dyn Purse) -> BoxStream<'a, Result<Piece>>;
 }
 
 /// Pays for calls.
 pub trait Purse: Send + Sync {
-    /// Reserves what one call of `model` may cost, before it is made.
+    /// Reserves what one call of `model` may cost, before it is made; each try is a call of its own. `model` is as in
+    /// [`Ended::model`].
     ///
     /// # Errors
     /// If it may not be made; then nobody is asked.
@@ -82,7 +97,7 @@ pub enum Piece {
 /// How an answer ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// The model that gave it, as the agent names it.
+    /// The model that gave it, as the agent names it, with `default` resolved.
     pub model: String,
     /// What it took, where the provider tells.
     pub usage: Option<Usage>,
@@ -119,10 +134,15 @@ impl Model for Builtin {
 fn builtin<'a>(model: &'a str, prompt: &'a Prompt) -> BoxStream<'a, Result<Piece>> {
     at_once(model, async move {
         match model {
-            ECHO => Ok(format!("Echo: {}", prompt.message())),
-            other => Err(unavailable(format!("no provider for the model {other}"))),
+            ECHO => Ok(echo(prompt)),
+            other => Err(Error::new(Code::ModelFailed, "This agent's model is not available.")
+                .because(format!("no provider for the model {other}"))),
         }
     })
+}
+
+fn echo(prompt: &Prompt) -> String {
+    format!("Echo: {}", prompt.message())
 }
 
 /// An answer that comes in one piece, said by `model`.
@@ -137,10 +157,23 @@ pub fn at_once<'a>(
     streams::once(answer).flat_map(move |answer| streams::iter(pieces(answer))).boxed()
 }
 
-/// Every model there is: `echo`, and behind a provider all others.
+/// Every model there is: `echo`, and behind providers all others.
 pub struct Models {
-    provider: Option<Provider>,
+    /// The default one first, if there is one.
+    providers: Vec<Provider>,
+    has_default: bool,
     default: Option<String>,
+    keys: Option<TenantKeys>,
+    patience: Patience,
+}
+
+/// Who answers for a model.
+enum Route<'a> {
+    Echo,
+    /// This provider, which knows it by this name.
+    Provider(&'a Provider, &'a str),
+    /// Nobody, for this reason.
+    Nobody(&'static str),
 }
 
 impl Models {
@@ -149,31 +182,90 @@ impl Models {
     /// # Errors
     /// If this machine has no certificates to know a provider by.
     pub fn new(settings: &config::Model, patience: Patience) -> Result<Self, reqwest::Error> {
-        let provider = settings.provider.as_ref().map(|provider| Provider::new(provider, patience)).transpose()?;
-        Ok(Self { provider, default: settings.default.clone() })
+        let listed = settings.provider.iter().chain(&settings.others);
+        let providers = if settings.provider.is_none() && settings.others.is_empty() {
+            Vec::new()
+        } else {
+            let http = provider::client(patience)?;
+            listed.map(|listed| Provider::new(listed, http.clone(), patience)).collect()
+        };
+        let has_default = settings.provider.is_some();
+        Ok(Self { providers, has_default, default: settings.default.clone(), keys: None, patience })
+    }
+
+    /// Where tenants have keys of their own, these are used.
+    #[must_use]
+    pub fn with_keys(self, keys: TenantKeys) -> Self {
+        Self { keys: Some(keys), ..self }
+    }
+
+    /// Who answers for what an agent calls its model, and that name once `default` is resolved. What stands before the
+    /// first colon is a provider's name if there is such a provider, and else a part of the model's, as in `llama3:8b`.
+    fn route<'a>(&'a self, named: &'a str) -> (&'a str, Route<'a>) {
+        let name = match (named.trim(), self.default.as_deref()) {
+            ("" | "default", Some(default)) => default,
+            ("" | "default", None) => return (named, Route::Nobody("MODEL_DEFAULT is not set")),
+            (name, _) => name,
+        };
+        let provider = |wanted: &str| self.providers.iter().find(|provider| provider.name == wanted);
+        let prefixed = name.split_once(':').and_then(|(before, model)| Some((provider(before)?, model)));
+        let default = self.providers.first().filter(|_| self.has_default);
+        let route = match (name, prefixed, default) {
+            (ECHO, ..) => Route::Echo,
+            (_, Some((provider, model)), _) => Route::Provider(provider, model),
+            (_, None, Some(provider)) => Route::Provider(provider, name),
+            (_, None, None) => Route::Nobody("no provider for such a model"),
+        };
+        (name, route)
     }
 }
 
 impl Model for Models {
     fn speak<'a>(&'a self, prompt: &'a Prompt, purse: &'a dyn Purse) -> BoxStream<'a, Result<Piece>> {
-        let named = prompt.models.first().map_or("", |model| model.trim());
-        let model = match (named, self.default.as_deref()) {
-            ("" | "default", Some(default)) => default,
-            ("" | "default", None) => {
-                return streams::iter([Err(unavailable("MODEL_DEFAULT is not set"))]).boxed();
-            }
-            (named, _) => named,
-        };
-        match &self.provider {
-            Some(provider) if model != ECHO => at_once(model, async move {
-                purse.reserve(model).await?;
-                provider.answer(model, prompt).await
-            }),
-            _ => builtin(model, prompt),
-        }
+        let next = |mut speaking: Speaking<'a>| async move { Some((speaking.next().await?, speaking)) };
+        streams::unfold(Speaking::new(self, prompt, purse), next).boxed()
     }
 }
 
-fn unavailable(why: impl Into<String>) -> Error {
-    Error::new(Code::ModelFailed, "This agent's model is not available.").because(why.into())
+#[cfg(test)]
+mod tests {
+    use chat_core::config::{Secret, Speaks};
+
+    use super::*;
+
+    #[test]
+    fn a_colon_names_a_provider_only_where_there_is_one() {
+        let provider = |name: &str| config::Provider {
+            name: name.to_owned(),
+            speaks: Speaks::OpenAi,
+            base_url: "http://127.0.0.1:1".to_owned(),
+            api_key: Some(Secret::from("k".to_owned())),
+        };
+        let settings = |default: &str, main: Option<&str>| config::Model {
+            provider: main.map(provider),
+            others: vec![provider("groq")],
+            default: Some(default.to_owned()),
+        };
+        let patience = Patience::within(std::time::Duration::from_secs(1));
+        let both = Models::new(&settings("llama3:8b", Some("openai")), patience).unwrap();
+        let others = Models::new(&settings("groq:a", None), patience).unwrap();
+        for (models, named, name, route) in [
+            (&both, "default", "llama3:8b", Some(("openai", "llama3:8b"))),
+            (&both, " ", "llama3:8b", Some(("openai", "llama3:8b"))),
+            (&both, "llama3:8b", "llama3:8b", Some(("openai", "llama3:8b"))),
+            (&both, "openai:llama3:8b", "openai:llama3:8b", Some(("openai", "llama3:8b"))),
+            (&both, "groq:a:b", "groq:a:b", Some(("groq", "a:b"))),
+            (&both, "gemini:a", "gemini:a", Some(("openai", "gemini:a"))),
+            (&both, "echo", "echo", None),
+            (&others, "default", "groq:a", Some(("groq", "a"))),
+            (&others, "llama3:8b", "llama3:8b", None),
+        ] {
+            let (resolved, way) = models.route(named);
+            let way = match way {
+                Route::Provider(provider, model) => Some((provider.name.as_str(), model)),
+                Route::Echo | Route::Nobody(_) => None,
+            };
+            assert_eq!((resolved, way), (name, route), "{named}");
+        }
+    }
 }

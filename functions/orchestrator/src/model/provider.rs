@@ -1,35 +1,42 @@
-//! A service that speaks OpenAI's chat completions, streamed: one prompt out, one whole answer back or none.
-//!
-//! Source: <https://platform.openai.com/docs/api-reference/chat/create>, and its streaming events.
+//! A service with models behind it: how it is reached, how long it is waited for, and what was learned of it.
 
-use std::{io, time::Duration};
-
-use chat_core::{
-    Code, Error, Result,
-    config::{self, Secret},
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
 };
-use futures::TryStreamExt;
-use reqwest::{Client, redirect};
-use serde::Serialize;
-use tokio::time::{Instant, sleep, timeout_at};
+
+use chat_core::config::{self, Secret, Speaks};
+use futures::{StreamExt, TryStreamExt};
+use reqwest::{
+    Client, Response,
+    header::{CONTENT_TYPE, HeaderMap, HeaderValue},
+    redirect,
+};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::io::StreamReader;
-use tracing::warn;
 
 use super::{
-    Prompt, Said,
-    failure::{Failure, retry_after},
-    stream,
+    Prompt,
+    breaker::{Breaker, Habits},
+    dialect::{self, Manner},
+    failure::{Failure, MAX_REFUSAL_BYTES, refusal},
+    stream::{Answer, Form, Wait},
 };
 
-/// How often a prompt is sent again at most, after the first time.
-const RETRIES: u32 = 2;
+/// Longest wait for the body of a refusal.
+const REFUSAL: Duration = Duration::from_secs(2);
 
 /// How long a provider is waited for.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
     /// Longest wait for a connection, TLS included.
     pub connect: Duration,
-    /// Longest wait for the first token of one try, from its beginning. Models that reason are silent meanwhile.
+    /// Longest wait for the first token of one try, from its beginning; half of the time that is left if there is
+    /// somebody else to ask. Models that reason are silent meanwhile.
     pub first_token: Duration,
     /// Longest silence between two tokens.
     pub idle: Duration,
@@ -37,6 +44,8 @@ pub struct Patience {
     pub pause: Duration,
     /// The turn's own limit: a pause that would outlive it is not begun.
     pub turn: Duration,
+    /// When a provider is left alone.
+    pub breaker: Habits,
 }
 
 impl Patience {
@@ -50,79 +59,121 @@ impl Patience {
             idle: Duration::from_secs(30).min(turn / 2),
             pause: Duration::from_millis(500),
             turn,
+            breaker: Habits::default(),
         }
     }
 }
 
-/// A provider. Connections are kept between turns.
-pub struct Provider {
+/// The HTTP client of all providers. Connections are kept between turns.
+///
+/// # Errors
+/// If this machine has no certificates to know them by.
+pub(super) fn client(patience: Patience) -> Result<Client, reqwest::Error> {
+    // Nobody leads us, and with us the key, elsewhere: no redirects, no proxies from the environment.
+    Client::builder().connect_timeout(patience.connect).redirect(redirect::Policy::none()).no_proxy().build()
+}
+
+/// A provider.
+pub(super) struct Provider {
+    pub(super) name: String,
+    pub(super) breaker: Arc<Breaker>,
+    pub(super) key: Option<Secret>,
+    speaks: Speaks,
+    base_url: String,
     http: Client,
-    url: String,
-    key: Option<Secret>,
-    patience: Patience,
+    /// What it takes of its protocol, once that is known.
+    manner: AtomicU8,
+}
+
+/// One call of a provider.
+pub(super) struct Call<'a> {
+    /// The model, as the provider knows it.
+    pub(super) model: &'a str,
+    pub(super) prompt: &'a Prompt,
+    pub(super) key: Option<&'a Secret>,
+    /// Whether the key is the tenant's own.
+    pub(super) own: bool,
+    pub(super) manner: Manner,
+    pub(super) wait: Wait,
 }
 
 impl Provider {
     /// Connects to nothing yet.
-    ///
-    /// # Errors
-    /// If this machine has no certificates to know it by.
-    pub fn new(settings: &config::Provider, patience: Patience) -> Result<Self, reqwest::Error> {
-        // Nobody leads us, and with us the key, elsewhere: no redirects, no proxies from the environment.
-        let http = Client::builder()
-            .connect_timeout(patience.connect)
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .build()?;
-        let url = format!("{}/chat/completions", settings.base_url);
-        Ok(Self { http, url, key: settings.api_key.clone(), patience })
-    }
-
-    /// Asks `model`. Tries again where nothing has been said yet and the failure may pass. Dropping the future closes
-    /// the connection.
-    ///
-    /// # Errors
-    /// [`Code::ModelFailed`], for all that can go wrong; what it was is in the source.
-    pub async fn answer(&self, model: &str, prompt: &Prompt) -> Result<String> {
-        let deadline = Instant::now() + self.patience.turn;
-        let body = Request::new(model, prompt);
-        let mut tries = 0;
-        loop {
-            let failure = match self.ask(&body).await {
-                Ok(text) => return Ok(text),
-                Err(failure) => failure,
-            };
-            let pause = failure.pause(self.patience.pause * 2_u32.pow(tries));
-            match pause.filter(|pause| tries < RETRIES && Instant::now() + *pause < deadline) {
-                Some(pause) => {
-                    warn!(%failure, pause_ms = pause.as_millis(), "the model's provider failed; trying again");
-                    sleep(pause).await;
-                    tries += 1;
-                }
-                None => return Err(Error::new(Code::ModelFailed, Code::ModelFailed.failure()).because(failure)),
-            }
+    pub(super) fn new(settings: &config::Provider, http: Client, patience: Patience) -> Self {
+        Self {
+            name: settings.name.clone(),
+            breaker: Breaker::new(patience.breaker),
+            key: settings.api_key.clone(),
+            speaks: settings.speaks,
+            base_url: settings.base_url.clone(),
+            http,
+            manner: AtomicU8::new(UNKNOWN),
         }
     }
 
-    /// One try.
-    async fn ask(&self, body: &Request<'_>) -> Result<String, Failure> {
-        let first_token = Instant::now() + self.patience.first_token;
-        let mut request = self.http.post(&self.url).json(body);
-        if let Some(key) = &self.key {
-            request = request.bearer_auth(key.expose());
-        }
-        let response = timeout_at(first_token, request.send())
+    /// How to speak to it first.
+    pub(super) fn manner(&self) -> Manner {
+        if self.manner.load(Ordering::Relaxed) == PLAIN { Manner::Plain } else { Manner::Full }
+    }
+
+    /// Whether a refusal may mean that it does not know all of its protocol.
+    pub(super) fn may_be_plain(&self) -> bool {
+        dialect::has_plain(self.speaks) && self.manner.load(Ordering::Relaxed) == UNKNOWN
+    }
+
+    /// Makes one call; returns with the head of its answer.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) async fn ask(&self, call: &Call<'_>) -> Result<Answer, Failure> {
+        let request = dialect::request(self.speaks, &self.base_url, call.model, call.prompt, call.manner)?;
+        let headers = dialect::headers(self.speaks, call.key)?;
+        let url = format!("{}{}", self.base_url, request.path);
+        let first_token = call.wait.first_token.min(call.wait.until);
+        let response = timeout_at(first_token, self.http.post(url).headers(headers).json(&request.body).send())
             .await
             .map_err(|_| Failure::Silent("before an answer"))?
             .map_err(|error| Failure::Connection(lost(error)))?;
-        let status = response.status();
-        if !status.is_success() {
-            // What it says about that stays unread: it may repeat the prompt, or parts of the key.
-            return Err(Failure::Refused { status, retry_after: retry_after(response.headers()) });
+        if !response.status().is_success() {
+            return Err(refused(response, call.own).await);
         }
+        self.manner.store(if call.manner == Manner::Plain { PLAIN } else { FULL }, Ordering::Relaxed);
+        let form = form(response.headers());
         let body = StreamReader::new(response.bytes_stream().map_err(lost));
-        stream::read(body, first_token, self.patience.idle).await
+        Ok(Answer::new(Box::pin(body), form, dialect::listener(self.speaks), call.wait))
     }
+}
+
+/// Nothing is known yet.
+const UNKNOWN: u8 = 0;
+/// It has taken everything.
+const FULL: u8 = 1;
+/// It has taken only the plain.
+const PLAIN: u8 = 2;
+
+/// How the answer comes. Services that name no type send events.
+fn form(headers: &HeaderMap) -> Form {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
+    if kind.trim_start().to_ascii_lowercase().starts_with("application/json") { Form::Whole } else { Form::Events }
+}
+
+/// What a refusal is about. Of its body a little is read and nothing kept.
+async fn refused(response: Response, own: bool) -> Failure {
+    let (status, headers) = (response.status(), response.headers().clone());
+    let mut body = Vec::new();
+    if status.is_client_error() {
+        let mut chunks = response.bytes_stream();
+        let read = async {
+            while let Some(Ok(chunk)) = chunks.next().await {
+                body.extend_from_slice(&chunk[..chunk.len().min(MAX_REFUSAL_BYTES - body.len())]);
+                if body.len() == MAX_REFUSAL_BYTES {
+                    break;
+                }
+            }
+        };
+        let _ = timeout(REFUSAL, read).await;
+    }
+    refusal(status, &headers, &body, own)
 }
 
 /// A failure below HTTP, for the log.
@@ -130,30 +181,10 @@ fn lost(error: reqwest::Error) -> io::Error {
     io::Error::other(error.without_url())
 }
 
-/// The body of a request.
-#[derive(Serialize)]
-struct Request<'a> {
-    model: &'a str,
-    messages: Vec<Message<'a>>,
-    stream: bool,
-}
-
-/// Something that was said.
-#[derive(Serialize)]
-struct Message<'a> {
-    role: &'static str,
-    content: &'a str,
-}
-
-impl<'a> Request<'a> {
-    fn new(model: &'a str, prompt: &'a Prompt) -> Self {
-        let system = Some(("system", prompt.system.as_str())).filter(|(_, text)| !text.trim().is_empty());
-        let said = prompt.said.iter().map(|said| match said {
-            Said::User(text) => ("user", text.as_str()),
-            Said::Agent { text, .. } => ("assistant", text.as_str()),
-            Said::Tool { result, .. } => ("tool", result.as_str()),
-        });
-        let said = system.into_iter().chain(said);
-        Self { model, messages: said.map(|(role, content)| Message { role, content }).collect(), stream: true }
-    }
+/// The moment until which a model must be seen at work: what patience allows, but with somebody else to ask not more
+/// than half of what is left of the turn.
+pub(super) fn first_token(patience: Patience, until: Instant, others: bool) -> Instant {
+    let now = Instant::now();
+    let left = until.saturating_duration_since(now);
+    now + patience.first_token.min(if others { left / 2 } else { left })
 }
