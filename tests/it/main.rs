@@ -10,6 +10,7 @@ mod drain;
 mod edges;
 mod escalation;
 mod faults;
+mod hygiene;
 mod identity;
 mod in_stead;
 mod lambda;

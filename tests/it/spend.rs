@@ -25,7 +25,9 @@ use harness::{
     model::{Act, ScriptedModel},
     product::Setting,
 };
-use orchestrator::model::{Ended, Model, Models, Piece, Prompt, Purse, Said, ToolCall, Usage, provider::Patience};
+use orchestrator::model::{
+    Ended, Habits, Model, Models, Piece, Prompt, Purse, Said, ToolCall, Usage, provider::Patience,
+};
 use serde_json::{Value, json};
 
 use crate::turns::by_hand;
@@ -345,5 +347,29 @@ async fn the_warning_comes_once_a_month_at_four_fifths() {
         }
     }
     store.end(&claim, End::Stopped).await.unwrap();
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn each_try_is_a_call_and_the_budget_ends_the_tries() {
+    let provider = ScriptedModel::start(|_| Act::Refuse { status: 503, retry_after: None }).await.unwrap();
+    let pause = Duration::from_millis(1);
+    let patience = Patience {
+        pause,
+        breaker: Habits { failures: 1_000, ..Habits::default() },
+        ..Patience::within(Duration::from_secs(30))
+    };
+    let main = Some(config::Provider::main(Speaks::OpenAi, provider.base_url(), None));
+    let models = config::Model { provider: main, ..config::Model::default() };
+    let app = App::with(|setting| setting.model = Arc::new(Models::new(&models, patience).unwrap())).await.unwrap();
+    app.owner().await.unwrap().execute("update agents set model = 'large'", &[]).await.unwrap();
+    let (tenant, mut socket) = joined(&app).await;
+    allow(&app, tenant, Some(4), None).await;
+    // Three tries for the first message, one for the second, then none.
+    for code in ["model_unavailable", "over_budget", "over_budget"] {
+        assert_eq!(asked(&mut socket, "hello").await["code"], code);
+    }
+    assert_eq!((provider.calls().len(), taken(&app, tenant).await.0), (4, 4));
+    assert_books_agree(&app, tenant).await;
     app.finish().await.unwrap();
 }

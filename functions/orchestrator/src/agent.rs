@@ -31,8 +31,8 @@ const TOOL_CALLS: usize = 8;
 /// Time for all tools of one answer.
 const TOOLS_TIME: Duration = Duration::from_secs(30);
 
-/// Tokens that stand around each message.
-const AROUND: usize = 4;
+/// Tokens that stand around each thing that is said.
+const AROUND: usize = 8;
 
 /// The prompt of a claimed turn: as many of the words before its message as fit into the model's context, the newest
 /// first of all. And the place of the oldest that is in it; `None` if there is none.
@@ -97,7 +97,13 @@ pub fn room_of(agent: &Agent, instructions: &str) -> usize {
 /// side.
 #[must_use]
 pub fn tokens(text: &str) -> usize {
-    text.len().div_ceil(3) + AROUND
+    tokens_in(text.len())
+}
+
+/// The same of that many bytes.
+#[must_use]
+pub fn tokens_in(bytes: usize) -> usize {
+    bytes.div_ceil(3) + AROUND
 }
 
 /// Hears a model out, into a draft, and uses the tools that it asks for.

@@ -17,16 +17,13 @@ use futures::future::BoxFuture;
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::model::{Ended, Prompt, Purse, Said};
+use crate::{
+    agent::tokens_in,
+    model::{Ended, Prompt, Purse, Said},
+};
 
 /// Tokens that an answer may have where the agent sets no limit: what models' own limits begin at.
 const UNSAID_OUTPUT_TOKENS: i64 = 4_096;
-
-/// Bytes of text for a token, on the careful side: four in English, fewer in other languages and in code.
-const BYTES_A_TOKEN: usize = 3;
-
-/// Tokens of what stands around each thing that was said.
-const FRAME_TOKENS: usize = 8;
 
 /// Most tokens that one call is believed to have taken, whatever its provider says.
 const MOST_TOKENS: u64 = 1_000_000_000;
@@ -198,7 +195,7 @@ fn estimate(prompt: &Prompt) -> i64 {
     let tools =
         prompt.tools.iter().map(|tool| tool.name.len() + tool.description.len() + tool.parameters.to_string().len());
     let parts = said.chain(tools).chain([prompt.system.len()]);
-    let input: usize = parts.map(|bytes| bytes.div_ceil(BYTES_A_TOKEN) + FRAME_TOKENS).sum();
+    let input: usize = parts.map(tokens_in).sum();
     let output = prompt.max_output_tokens.map_or(UNSAID_OUTPUT_TOKENS, i64::from);
     i64::try_from(input).unwrap_or(i64::MAX).saturating_add(output)
 }

@@ -254,7 +254,7 @@ impl Client {
                 socket.message(&sent.entry.text, Some(&sent.entry.key.to_string())).await?;
             }
         }
-        if self.random.random_bool(0.0003)
+        if self.random.random_bool(0.001)
             && let Some((_, turn)) = self.open.first().and_then(|sent| sent.entry.life().accepted)
         {
             socket.say(&json!({"type": "stop", "turn_id": turn})).await?;
