@@ -19,6 +19,7 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
     routing::post,
+    serve::ListenerExt,
 };
 use chat_core::{
     config::{self, Memory, Secret, Speaks, Times},
@@ -146,6 +147,8 @@ async fn main() -> Result<()> {
     let provider = Provider { said: Arc::default(), tokens: cli.tokens, pace: Duration::from_millis(cli.pace) };
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let base_url = format!("http://{}/v1", listener.local_addr()?);
+    // As the services' own front ends: a small write does not wait for the acknowledgement of the one before.
+    let listener = listener.tap_io(|tcp| tcp.set_nodelay(true).unwrap_or_default());
     let router = Router::new().route("/v1/chat/completions", post(Provider::complete)).with_state(provider.clone());
     tokio::spawn(axum::serve(listener, router).into_future());
 
