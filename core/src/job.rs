@@ -95,7 +95,6 @@ impl Job {
     /// # Errors
     /// [`Code::Invalid`](crate::Code::Invalid), naming the first field that is wrong.
     pub fn parse(body: &str) -> Result<Self> {
-        let unreadable = |error: serde_json::Error| Error::field("body", error.to_string());
         let Value::Object(mut fields) = serde_json::from_str(body).map_err(unreadable)? else {
             return Err(Error::field("body", "is not a JSON object"));
         };
@@ -108,6 +107,16 @@ impl Job {
         let message = serde_json::from_value(Value::Object(fields)).map_err(unreadable)?;
         Ok(Self { message, extras })
     }
+}
+
+/// What is wrong with a body, without what stands there: it may be what somebody said.
+#[expect(clippy::needless_pass_by_value, reason = "an argument of map_err")]
+fn unreadable(error: serde_json::Error) -> Error {
+    let told = error.to_string();
+    let repeats = told.starts_with("invalid ") || told.starts_with("unknown ");
+    // Our own words are behind the last of these; what stands in the body is before.
+    let expected = told.rsplit_once("expected ").map_or("something else", |(_, expected)| expected);
+    Error::field("body", if repeats { format!("expected {expected}") } else { told })
 }
 
 #[cfg(test)]
@@ -168,11 +177,13 @@ mod tests {
             ("", "EOF"),
             ("[]", "not a JSON object"),
             ("{}", "id"),
-            (r#"{"id": "1", "channel": "fax"}"#, "fax"),
+            (r#"{"id": "1", "channel": "fax"}"#, "slack"),
+            (r#"{"id": "1", "channel": "web", "sender": {"user_id": "u"}, "content": "my secret"}"#, "MessageContent"),
             (r#"{"conversation_id": "not an id"}"#, "UUID"),
         ] {
             let error = Job::parse(body).unwrap_err();
             assert!(error.public().contains(named), "{body}: {error}");
+            assert!(!error.public().contains("fax") && !error.public().contains("secret"), "{error}");
         }
     }
 }

@@ -66,6 +66,7 @@ pub(crate) fn prompt(models: &[&str]) -> Prompt {
         tools: Vec::new(),
         temperature: None,
         max_output_tokens: None,
+        until: None,
     }
 }
 

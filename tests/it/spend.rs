@@ -157,6 +157,7 @@ pub(crate) static PROMPT: std::sync::LazyLock<Prompt> = std::sync::LazyLock::new
     tools: Vec::new(),
     temperature: None,
     max_output_tokens: Some(100),
+    until: None,
 });
 
 pub(crate) fn payer(claim: &Claim) -> Payer {

@@ -143,3 +143,44 @@ async fn what_was_said_before_a_tool_stays_when_the_answer_after_it_begins_anew(
     assert_eq!(asked(&mut socket, "now?").await.1["text"], "One moment.\n\nright");
     app.finish().await.unwrap();
 }
+
+#[tokio::test]
+async fn what_tools_find_fits_into_the_models_context() {
+    let (app, mut socket, prompts) = app(|prompt| {
+        if prompt.tools.is_empty() {
+            vec![text("Enough.")]
+        } else {
+            vec![call("search_history", json!({"words": "long"}))]
+        }
+    })
+    .await;
+    let owner = app.owner().await.unwrap();
+    owner.execute("update agents set context_tokens = 3000, max_output_tokens = 100", &[]).await.unwrap();
+    // As a talk of long messages would leave it; each is a result of about 1,300 tokens, by the count on the safe side.
+    for number in 0..2 {
+        asked(&mut socket, &format!("long {number} {}", "word ".repeat(90))).await;
+    }
+    prompts.lock().unwrap().clear();
+    asked(&mut socket, "and?").await;
+    let prompts = prompts.lock().unwrap().clone();
+    let tokens = |prompt: &Prompt| results(prompt).iter().map(|result| result.len().div_ceil(3)).sum::<usize>();
+    assert!(prompts.last().unwrap().tools.is_empty() && !results(prompts.last().unwrap()).is_empty());
+    assert!(tokens(prompts.last().unwrap()) < 3_000, "{}", tokens(prompts.last().unwrap()));
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn whoever_called_goes_on_and_who_gave_no_answer_is_not_asked_first_again() {
+    let asked_first = Arc::new(Mutex::new(Vec::new()));
+    let asks = Arc::clone(&asked_first);
+    let (app, mut socket, _) = app(move |prompt| {
+        asks.lock().unwrap().push(prompt.models[0].clone());
+        if results(prompt).is_empty() { vec![call("current_time", json!({"zone": "UTC"}))] } else { vec![text("Now.")] }
+    })
+    .await;
+    let owner = app.owner().await.unwrap();
+    owner.execute("update agents set model = 'first', fallback_models = '{stepwise,third}'", &[]).await.unwrap();
+    asked(&mut socket, "what time is it?").await;
+    assert_eq!(*asked_first.lock().unwrap(), ["first", "stepwise"]);
+    app.finish().await.unwrap();
+}

@@ -326,3 +326,37 @@ async fn a_message_whose_hint_was_lost_is_answered_all_the_same() {
     drop(healed);
     app.finish().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_second_attempt_has_what_the_first_left_of_the_time() {
+    let (app, tenant, conversation) = by_hand().await;
+    let short = Times { lease: Duration::from_millis(1), ..Times::default() };
+    say(&app, conversation, "hello").await;
+    let first = claim(&app, tenant, conversation, &short).await.unwrap();
+    assert!(first.left <= short.turn && first.left > short.turn / 2, "{:?}", first.left);
+    let owner = app.owner().await.unwrap();
+    let used = "update turns set deadline = clock_timestamp() + interval '7 seconds' where id = $1::text::uuid";
+    owner.execute(used, &[&first.turn.to_string()]).await.unwrap();
+    until("the lease to run out", || async {
+        let lost = "select lease_until < clock_timestamp() from turns where id = $1::text::uuid";
+        Ok(owner.query_one(lost, &[&first.turn.to_string()]).await?.get(0))
+    })
+    .await
+    .unwrap();
+    let second = claim(&app, tenant, conversation, &Times::default()).await.unwrap();
+    assert_eq!(second.attempt, 2);
+    assert!(second.left <= Duration::from_secs(7) && second.left > Duration::ZERO, "{:?}", second.left);
+    app.product.orchestrator.store.end(&second, End::Stopped).await.unwrap();
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_turn_is_not_left_to_a_person_who_has_handed_back() {
+    let (app, tenant, conversation) = by_hand().await;
+    let store = &app.product.orchestrator.store;
+    say(&app, conversation, "hello").await;
+    let claim = claim(&app, tenant, conversation, &Times::default()).await.unwrap();
+    assert!(!store.end(&claim, End::Escalated).await.unwrap().0, "nobody is there to answer");
+    store.end(&claim, End::Stopped).await.unwrap();
+    app.finish().await.unwrap();
+}

@@ -116,6 +116,12 @@ const HISTORY: i64 = 20;
 /// `$1` the talk. A statement of its own, so that the next ones see all that happened before it was ours.
 const LOCK_TALK: &str = "select pg_advisory_xact_lock(hashtextextended($1, 0))";
 
+/// The same for the talk of a message that is there: `$1` channel, `$2` message.
+const LOCK_TALK_OF: &str = "
+    select pg_advisory_xact_lock(hashtextextended(
+      tenant_id || '/' || connection_id || '/' || thread || '/' || sender, 0))
+    from channel_turns where tenant_id = app_tenant() and channel = $1 and message_id = $2";
+
 /// A message that comes again changes nothing. `$12` longest wait in seconds.
 const HEAR: &str = "
     insert into channel_turns (id, tenant_id, channel, message_id, connection_id, agent_id, thread, sender, said, said_at,
@@ -309,14 +315,18 @@ impl Store {
         attempts: i32,
     ) -> Result<Buried> {
         let name = channel.as_str();
-        let work: [Step<'_>; 3] =
-            [(BURY, &[&name, &message, &attempts]), (STATE, &[&name, &message]), (NEXT, &[&name, &message])];
+        let work: [Step<'_>; 4] = [
+            (LOCK_TALK_OF, &[&name, &message]),
+            (BURY, &[&name, &message, &attempts]),
+            (STATE, &[&name, &message]),
+            (NEXT, &[&name, &message]),
+        ];
         let rows = self.run(Scope::Tenant(tenant), &work).await?;
-        if let Some(row) = rows[0].first() {
+        if let Some(row) = rows[1].first() {
             let code = word(row, "code").unwrap_or(Code::Internal);
-            return Ok(Buried::Ended { code, next: next(&rows[2])?.map(Box::new) });
+            return Ok(Buried::Ended { code, next: next(&rows[3])?.map(Box::new) });
         }
-        let Some(state) = rows[1].first() else { return Ok(Buried::NoSuchTurn) };
+        let Some(state) = rows[2].first() else { return Ok(Buried::NoSuchTurn) };
         Ok(if column(state, "ended")? { Buried::Over } else { Buried::Open })
     }
 }

@@ -6,7 +6,7 @@ use tokio_postgres::{Row, types::ToSql};
 
 use super::{
     LOCK, Scope, Store, column,
-    door::{Action, Seat},
+    door::{Action, STILL_IN, Seat},
     escalations::{agents_again, transcript},
     moment, optional_code, word,
 };
@@ -263,15 +263,16 @@ impl Store {
     /// [`Code::NotFound`] where it is absent or not theirs.
     pub async fn reset_conversation(&self, who: &Identity, id: ConversationId) -> Result<(Seat, Reset)> {
         let audit = AuditId::new();
-        let work: [super::Step<'_>; 4] = [
+        let work: [super::Step<'_>; 5] = [
             (LOCK, &[&id]),
+            (STILL_IN, &[&who.user_id, &id]),
             (STOP_TURNS, &[&id]),
             (DELETE_MESSAGES, &[&id]),
             (RAISE_EPOCH, &[&id, &audit, &who.user_id]),
         ];
         let (seat, rows) = self.in_conversation(who, id, Action::Reset, &work).await?;
-        let row = rows[3].first().ok_or_else(Error::not_found)?;
-        let stopped = rows[1].iter().map(|row| column(row, "id")).collect::<Result<_>>()?;
+        let row = rows[4].first().ok_or_else(Error::not_found)?;
+        let stopped = rows[2].iter().map(|row| column(row, "id")).collect::<Result<_>>()?;
         let (epoch, agent, handed_back) =
             (column(row, "epoch")?, column(row, "agent_id")?, column(row, "handed_back")?);
         Ok((seat, Reset { epoch, stopped, agent, handed_back }))

@@ -102,6 +102,14 @@ const CONVERSATION: &str = "
      and (c.user_id = $1 or (c.status = 'escalated' and u.role = 'customer_admin' and m.role = 'customer_admin'))
     where u.id = $1";
 
+/// `$1` person, `$2` conversation. Behind the lock: whoever was let in because it waited for a person may be so no longer,
+/// and then the door shuts again.
+pub(super) const STILL_IN: &str = "
+    select set_config('app.current_tenant', case when exists (
+        select from web_conversations c join portal_users u on u.id = $1
+        where c.id = $2 and (c.user_id = $1 or u.role = 'platform_admin' or c.status = 'escalated'))
+      then current_setting('app.current_tenant', true) else '' end, true)";
+
 const BECOME_PLATFORM: &str = "
     select u.role, case when u.role = 'platform_admin' then set_config('role', 'chat_platform', true) end
     from portal_users u where u.id = $1";

@@ -3,6 +3,8 @@
 //! Lock order everywhere: the conversation, then the turn. Each `update` of a turn names its conversation too:
 //! without that the planner walks the whole index of open turns. Leases and deadlines use the database's clock.
 
+use std::time::Duration;
+
 use tokio_postgres::Row;
 
 use super::{LOCK, Scope, Store, column, moment, optional_code, script::Step, spend::Bill, word};
@@ -13,7 +15,7 @@ use crate::{
     event::ServerFrame,
     ids::{AgentId, ConversationId, MessageId, TenantId, TurnId, UserId},
     job::Job,
-    store::door::Action,
+    store::door::{Action, STILL_IN},
     timestamp::Timestamp,
     token::Identity,
 };
@@ -29,6 +31,8 @@ pub struct Claim {
     pub turn: TurnId,
     /// Which claim of it this is, from 1. A finish that names an older one is refused.
     pub attempt: i32,
+    /// What was left of the turn's time when it was claimed; an earlier attempt may have used some of it.
+    pub left: Duration,
     /// The epoch of the message; a finish after a reset is refused.
     pub epoch: i32,
     /// Whose conversation it is.
@@ -211,9 +215,10 @@ const CLAIM: &str = "
         and id = (select id from turns where conversation_id = $1 and state in ('queued', 'running') order by seq limit 1)
         and (state = 'queued' or (state = 'running' and lease_until < clock_timestamp()))
         and attempt < $4 and (deadline is null or deadline > clock_timestamp())
-      returning id, seq, attempt, epoch, stop_requested
+      returning id, seq, attempt, epoch, stop_requested,
+        extract(epoch from deadline - clock_timestamp())::float8 as seconds_left
     )
-    select t.id, t.seq, t.attempt, t.epoch, t.stop_requested, c.user_id, c.status, c.summary, c.summary_seq,
+    select t.id, t.seq, t.attempt, t.epoch, t.stop_requested, t.seconds_left, c.user_id, c.status, c.summary, c.summary_seq,
            exists (select from budgets where tenant_id = app_tenant()) as budgeted,
            a.id as agent_id, a.name, a.model, a.system_prompt,
            a.fallback_models, a.temperature, a.max_output_tokens, a.context_tokens, a.tools,
@@ -263,6 +268,7 @@ const STORED: &str = "
 const END: &str = "
     update turns set state = $4, code = $5, lease_until = null, ended_at = clock_timestamp()
     where conversation_id = $1 and id = $2 and attempt = $3 and state = 'running' and tenant_id = app_tenant()
+      and ($4 <> 'escalated' or exists (select from web_conversations c where c.id = $1 and c.status = 'escalated'))
     returning id";
 
 /// The conversation's next turn that waits, for a hint. Its statement starts behind the lock, so it sees each
@@ -306,6 +312,7 @@ impl Store {
             conversation,
             turn: column(row, "id")?,
             attempt: column(row, "attempt")?,
+            left: Duration::try_from_secs_f64(column(row, "seconds_left")?).unwrap_or_default(),
             epoch: column(row, "epoch")?,
             user: column(row, "user_id")?,
             status: word(row, "status")?,
@@ -427,18 +434,19 @@ impl Store {
     /// # Errors
     /// [`Code::NotFound`] where the conversation is absent or not theirs.
     pub async fn stop(&self, who: &Identity, conversation: ConversationId, turn: TurnId) -> Result<Stop> {
-        let work: [Step<'_>; 4] = [
+        let work: [Step<'_>; 5] = [
             (LOCK, &[&conversation]),
+            (STILL_IN, &[&who.user_id, &conversation]),
             (STOP, &[&conversation, &turn]),
             (STATE, &[&conversation, &turn]),
             (NEXT, &[&conversation]),
         ];
         let (seat, rows) = self.in_conversation(who, conversation, Action::Write, &work).await?;
-        let Some(row) = rows[2].first() else { return Ok(Stop::NoSuchTurn) };
+        let Some(row) = rows[3].first() else { return Ok(Stop::NoSuchTurn) };
         let state = word(row, "state")?;
-        Ok(match (rows[1].is_empty(), state) {
+        Ok(match (rows[2].is_empty(), state) {
             (false, TurnState::Stopped) => {
-                Stop::Stopped { next: next(seat.tenant(), conversation, &rows[3])?.map(Box::new) }
+                Stop::Stopped { next: next(seat.tenant(), conversation, &rows[4])?.map(Box::new) }
             }
             (false, _) => Stop::Asked,
             (true, _) => {

@@ -28,6 +28,7 @@ use chat_core::{
         turns::End,
     },
 };
+use serde_json::Value;
 use tracing::{error, info, warn};
 
 /// Connections an environment holds.
@@ -99,7 +100,7 @@ impl DeadLetters {
         let message_id = record.message_id.as_deref().unwrap_or_default();
         warn!(message_id, reason, malformed = 1, "a dead letter is kept");
         // Where it can be read it is kept as it was read: without a secret that should not be in it.
-        let body = Job::parse(body).map_or_else(|_| body.to_owned(), |job| job.body());
+        let body = Job::parse(body).map_or_else(|_| without_token(body), |job| job.body());
         self.store.keep_dead_letter(message_id, &body, &reason).await
     }
 
@@ -137,6 +138,17 @@ enum About {
     Web(Spent),
     /// A message of another channel that has turns.
     Channel { tenant: TenantId, channel: ChannelType, message: String },
+}
+
+/// A body that cannot be read, without the secret that should not be in it, where it can be told from the rest.
+fn without_token(body: &str) -> String {
+    match serde_json::from_str(body) {
+        Ok(Value::Object(mut fields)) => {
+            fields.remove("bot_token");
+            Value::Object(fields).to_string()
+        }
+        Ok(_) | Err(_) => body.to_owned(),
+    }
 }
 
 /// What a body is about, or why nobody can tell.

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     draft::Draft,
-    model::{Model, Piece, Prompt, Purse, Said, ToolCall, ask},
+    model::{Ended, Model, Piece, Prompt, Purse, Said, ToolCall, ask},
     tools::Toolbox,
 };
 
@@ -30,6 +30,9 @@ const TOOL_CALLS: usize = 8;
 
 /// Time for all tools of one answer.
 const TOOLS_TIME: Duration = Duration::from_secs(30);
+
+/// Tokens that the result of a tool needs at least to be of use.
+const LEAST_RESULT: usize = 200;
 
 /// Tokens that stand around each thing that is said.
 const AROUND: usize = 8;
@@ -62,6 +65,7 @@ pub fn prompt(claim: &Claim, before: &[Words]) -> (Prompt, Option<i64>) {
         tools: Vec::new(),
         temperature: agent.temperature,
         max_output_tokens: agent.max_output_tokens.and_then(|most| u32::try_from(most).ok()),
+        until: None,
     };
     // Where nothing is kept, everything before the message has fallen out.
     let oldest = kept.iter().map(|words| words.seq).min().unwrap_or(claim.seq);
@@ -118,13 +122,19 @@ pub async fn write(
     draft: &Draft,
 ) -> Result<()> {
     let until = Instant::now() + TOOLS_TIME;
+    let mut room = toolbox.room(&prompt);
     for step in 0..=TOOL_STEPS {
-        // With nothing left to call it has to answer.
-        prompt.tools = if step < TOOL_STEPS && Instant::now() < until { toolbox.specs() } else { Vec::new() };
+        // With nothing left to call, or no room for what it finds, it has to answer.
+        let may_call = step < TOOL_STEPS && Instant::now() < until && room >= LEAST_RESULT;
+        prompt.tools = if may_call { toolbox.specs() } else { Vec::new() };
         let begun = draft.bytes();
-        let calls = hear(model, &prompt, purse, draft).await?;
+        let (calls, ended) = hear(model, &prompt, purse, draft).await?;
         if calls.is_empty() || prompt.tools.is_empty() {
             return Ok(());
+        }
+        // Whoever has called goes on; who gave no answer just now is not asked first again.
+        if let Some(place) = prompt.models.iter().position(|model| *model == ended.model) {
+            prompt.models.rotate_left(place);
         }
         let text = draft.text().split_off(begun);
         prompt.said.push(Said::Agent { text, calls: calls.clone() });
@@ -136,6 +146,8 @@ pub async fn write(
                 Err(why) => (why, ToolState::Failed),
             };
             draft.tool(&call.name, state);
+            let result = fitting(result, room);
+            room = room.saturating_sub(tokens(&result));
             prompt.said.push(Said::Tool { id: call.id, name: call.name, result });
         }
         draft.pause();
@@ -143,8 +155,15 @@ pub async fn write(
     Ok(())
 }
 
-/// Hears one answer out, and returns what the model wants to call.
-async fn hear(model: &dyn Model, prompt: &Prompt, purse: &dyn Purse, draft: &Draft) -> Result<Vec<ToolCall>> {
+/// A result, cut to as many tokens as there is room for.
+fn fitting(mut result: String, room: usize) -> String {
+    let most = room.saturating_sub(AROUND) * 3;
+    result.truncate(result.floor_char_boundary(most));
+    result
+}
+
+/// Hears one answer out, and returns what the model wants to call, and which it was.
+async fn hear(model: &dyn Model, prompt: &Prompt, purse: &dyn Purse, draft: &Draft) -> Result<(Vec<ToolCall>, Ended)> {
     let begun = draft.bytes();
     let mut calls = Vec::new();
     let mut pieces = ask(model, prompt, purse);
@@ -157,7 +176,7 @@ async fn hear(model: &dyn Model, prompt: &Prompt, purse: &dyn Purse, draft: &Dra
             }
             Piece::Call(call) if calls.len() < TOOL_CALLS => calls.push(call),
             Piece::Call(_) => {}
-            Piece::End(_) => return Ok(calls),
+            Piece::End(ended) => return Ok((calls, ended)),
         }
     }
     Err(Error::new(Code::ModelFailed, Code::ModelFailed.failure()).because("the model stopped without an end"))
@@ -168,7 +187,15 @@ async fn hear(model: &dyn Model, prompt: &Prompt, purse: &dyn Purse, draft: &Dra
 /// # Errors
 /// Those of [`Model::speak`].
 pub async fn answer(model: &dyn Model, prompt: &Prompt, purse: &dyn Purse) -> Result<String> {
+    Ok(answer_of(model, prompt, purse).await?.0)
+}
+
+/// The same, and which model it was.
+///
+/// # Errors
+/// Those of [`Model::speak`].
+pub async fn answer_of(model: &dyn Model, prompt: &Prompt, purse: &dyn Purse) -> Result<(String, Ended)> {
     let draft = Draft::default();
-    hear(model, prompt, purse, &draft).await?;
-    Ok(draft.text())
+    let (_, ended) = hear(model, prompt, purse, &draft).await?;
+    Ok((draft.text(), ended))
 }

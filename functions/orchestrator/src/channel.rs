@@ -9,7 +9,7 @@
 //!
 //! Whether a person answers in the agent's stead is not asked here: a talk has no row that could say so.
 
-use std::{future::pending, time::Duration};
+use std::{pin::pin, time::Duration};
 
 use chat_core::{
     Code, Error, Kind, Result,
@@ -95,7 +95,7 @@ impl Run<'_> {
         let (house, claim) = (self.house, self.claim);
         let begun = Instant::now();
         let (text, code) = tokio::select! {
-            words = self.words() => words,
+            words = self.words() => words?,
             error = self.hold() => return Err(error),
         };
         if !self.begin_sending(&text, code).await? {
@@ -104,12 +104,13 @@ impl Run<'_> {
         }
         // Whatever begins before this ends within the turn's time.
         let deadline = begun + self.house.times.turn.saturating_sub(house.channels.longest_call());
+        let mut sending = pin!(routes::send_response(&house.channels, self.to, self.token, &text, deadline));
         let sent = tokio::select! {
-            sent = routes::send_response(&house.channels, self.to, self.token, &text, deadline) => sent,
+            sent = &mut sending => sent,
             // Whoever finds the lease run out ends the turn and sends nothing. So this goes on: it is half sent.
             error = self.hold() => {
                 warn!(?error, "the lease ran out while the reply was being sent");
-                pending().await
+                sending.await
             }
         };
         if let Err(failure) = &sent {
@@ -132,28 +133,30 @@ impl Run<'_> {
     }
 
     /// What the user shall read: the agent's answer, or, with a code, why there is none.
-    async fn words(&self) -> (String, Option<Code>) {
+    async fn words(&self) -> Result<(String, Option<Code>)> {
         let failed = |code: Code| (code.failure().to_owned(), Some(code));
         if let Some(code) = self.claim.spent {
-            return failed(code);
+            return Ok(failed(code));
         }
-        let prompt = prompt(self.claim, self.agent);
         let longest = self.house.times.turn - self.house.times.turn / FOR_SENDING;
+        let prompt = Prompt { until: Some(Instant::now() + longest), ..prompt(self.claim, self.agent) };
         let account = Account::new(&self.house.store, self.payer(), true);
         let answered = timeout(longest, agent::answer(&*self.house.model, &prompt, &account)).await;
         account.write_down().await;
-        match answered {
+        Ok(match answered {
             Ok(Ok(answer)) => {
                 let answer = carried(&answer);
                 // There is no such message in either channel.
                 if answer.trim().is_empty() { failed(Code::ModelFailed) } else { (answer, None) }
             }
+            // Not the model but Postgres: the record comes back, and may find it there.
+            Ok(Err(error)) if error.code() == Code::Unavailable => return Err(error),
             Ok(Err(error)) => {
                 warn!(?error, "the model gave no answer");
                 failed(error.code())
             }
             Err(_) => failed(Code::DeadlineExceeded),
-        }
+        })
     }
 
     /// Renews the lease; returns once it is lost.
@@ -220,5 +223,6 @@ fn prompt(claim: &ChannelClaim, agent: &Agent) -> Prompt {
         tools: Vec::new(),
         temperature: agent.temperature,
         max_output_tokens: agent.max_output_tokens.and_then(|most| u32::try_from(most).ok()),
+        until: None,
     }
 }

@@ -16,7 +16,7 @@ use chat_core::{
     },
     text,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -37,8 +37,8 @@ const SUMMARIZE_MOST: i64 = 200;
 /// Longest wait for a summary. Nobody waits for it, but the function is busy with it.
 const SUMMARY_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Longest summary, in tokens.
-const SUMMARY_TOKENS: u32 = 500;
+/// Longest summary, in tokens: a model that reasons needs some for that, too.
+const SUMMARY_TOKENS: u32 = 4_096;
 
 /// Longest summary that is kept, in characters, whatever the model made of its instructions.
 const SUMMARY_CHARS: usize = 4_000;
@@ -88,17 +88,20 @@ impl Orchestrator {
     }
 
     /// Summarizes what fell out of the prompt, once it is enough to be worth a call of the model. `kept` is the place of
-    /// the oldest message that was still in it.
-    pub async fn summarize(&self, claim: &Claim, kept: Option<i64>, purse: &dyn Purse) {
+    /// the oldest message that was still in it; `until` is when the turn's time ends.
+    pub async fn summarize(&self, claim: &Claim, kept: Option<i64>, until: Instant, purse: &dyn Purse) {
         let fallen = kept.map_or(0, |kept| kept - 1 - claim.summary_seq);
-        if fallen < SUMMARIZE_AFTER || is_builtin(&claim.agent.model) {
+        // A summary that failed is tried again when as many more have fallen out; a turn adds two.
+        if fallen < SUMMARIZE_AFTER || fallen % SUMMARIZE_AFTER > 1 {
             return;
         }
-        let summarized = timeout(SUMMARY_PATIENCE, self.summary(claim, kept.unwrap_or_default(), purse)).await;
+        // Within the turn's own time: the function has but a little more.
+        let patience = SUMMARY_PATIENCE.min(until.saturating_duration_since(Instant::now()));
+        let summarized = timeout(patience, self.summary(claim, kept.unwrap_or_default(), purse)).await;
         match summarized.unwrap_or_else(|_| Err(Error::unavailable("the model took too long"))) {
             Ok(true) => info!(messages = fallen, "what fell out of the prompt is summarized"),
             Ok(false) => {}
-            Err(error) => warn!(?error, "not summarized; the next turn tries again"),
+            Err(error) => warn!(?error, "not summarized; later turns try again"),
         }
     }
 
@@ -124,13 +127,23 @@ impl Orchestrator {
             };
             writeln!(said, "{who}: {}", words.text).expect("a String takes any text");
         }
+        let like_the_turn = agent::prompt(claim, &[]).0;
+        let models: Vec<String> = like_the_turn.models.iter().filter(|model| !is_builtin(model)).cloned().collect();
+        if models.is_empty() {
+            return Ok(false);
+        }
         let prompt = Prompt {
+            models,
             system: SUMMARY_INSTRUCTIONS.to_owned(),
             said: vec![Said::User(said)],
             max_output_tokens: Some(SUMMARY_TOKENS),
-            ..agent::prompt(claim, &[]).0
+            ..like_the_turn
         };
-        let summary = agent::answer(&*self.model, &prompt, purse).await?;
+        let (summary, ended) = agent::answer_of(&*self.model, &prompt, purse).await?;
+        // What is built in understands nothing; `default` may have meant it.
+        if is_builtin(&ended.model) {
+            return Ok(false);
+        }
         let summary: String = text::carried(summary.trim()).chars().take(SUMMARY_CHARS).collect();
         self.store.summarize(claim, &summary, until).await
     }

@@ -16,7 +16,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::warn;
 
-use crate::model::ToolSpec;
+use crate::{
+    agent,
+    model::{Prompt, Said, ToolSpec},
+};
 
 /// Every tool there is.
 const TOOLS: &[Tool] = &[
@@ -101,6 +104,19 @@ impl<'a> Toolbox<'a> {
             ToolSpec { name, description, parameters: parameters() }
         };
         self.tools.iter().map(spec).collect()
+    }
+
+    /// Tokens that a prompt of this turn's agent leaves for what they find.
+    #[must_use]
+    pub fn room(&self, prompt: &Prompt) -> usize {
+        let taken: usize = prompt
+            .said
+            .iter()
+            .map(|said| match said {
+                Said::User(text) | Said::Agent { text, .. } | Said::Tool { result: text, .. } => agent::tokens(text),
+            })
+            .sum();
+        agent::room(self.reach.claim).saturating_sub(taken)
     }
 
     /// Uses one.

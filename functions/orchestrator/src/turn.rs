@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chat_core::{
-    Code, Kind, Result,
+    Code, Error, Kind, Result,
     bus::Place,
     conversation::{Author, Status},
     ids::{ConversationId, MessageId, TenantId},
@@ -14,13 +14,14 @@ use chat_core::{
         turns::{Claim, Completion, End, Reply},
     },
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::{
     Orchestrator, agent,
     draft::{Draft, Told},
     lease::Unwanted,
+    model::Prompt,
     routes::web,
     spend::Account,
     tools::Toolbox,
@@ -40,6 +41,8 @@ enum Outcome {
 
 /// What an agent's work leaves behind, however it comes out.
 struct Run {
+    /// When it must be over.
+    until: Instant,
     /// Who pays for it.
     account: Account,
     /// The words.
@@ -61,8 +64,10 @@ struct Closed {
 
 impl Run {
     /// Nothing yet.
-    fn paid_by(account: Account) -> Self {
-        Self { account, draft: Draft::default(), told: Told::default(), oldest: None }
+    fn of(claim: &Claim, account: Account) -> Self {
+        // A little before the row itself says so, so that the end is told and not found.
+        let until = Instant::now() + claim.left.mul_f64(0.98);
+        Self { until, account, draft: Draft::default(), told: Told::default(), oldest: None }
     }
 }
 
@@ -81,7 +86,7 @@ impl Orchestrator {
             attempt = claim.attempt);
         async {
             let begun = Instant::now();
-            let mut run = Run::paid_by(Account::of(&self.store, &claim));
+            let mut run = Run::of(&claim, Account::of(&self.store, &claim));
             let outcome = self.outcome(&claim, &mut run).await?;
             let steps_back = matches!(outcome, Outcome::StepBack(_));
             let closed = self.close(&claim, outcome, &run).await?;
@@ -105,29 +110,39 @@ impl Orchestrator {
         if claim.status == Status::Escalated {
             return Ok(Outcome::End(End::Escalated));
         }
-        if let Some(reason) = self.escalates(claim).await? {
-            return Ok(Outcome::StepBack(reason));
-        }
-        let (prompt, oldest) = agent::prompt(claim, &self.recall(claim).await?);
-        run.oldest = oldest;
-        let toolbox = Toolbox::of(&self.store, claim);
-        let writing = agent::write(&*self.model, prompt, &run.account, &toolbox, &run.draft);
-        Ok(tokio::select! {
+        let until = run.until;
+        let working = async {
+            if let Some(reason) = self.escalates(claim).await? {
+                return Ok::<_, Error>(Outcome::StepBack(reason));
+            }
+            let (prompt, oldest) = agent::prompt(claim, &self.recall(claim).await?);
+            run.oldest = oldest;
+            let toolbox = Toolbox::of(&self.store, claim);
+            let prompt = Prompt { until: Some(until), ..prompt };
+            agent::write(&*self.model, prompt, &run.account, &toolbox, &run.draft).await?;
+            Ok(Outcome::Reply(Completion::Whole))
+        };
+        tokio::select! {
             biased;
-            written = timeout(self.times.turn, writing) => match written {
-                Ok(Ok(())) => Outcome::Reply(Completion::Whole),
+            worked = timeout_at(until, working) => match worked {
+                Ok(Ok(outcome)) => Ok(outcome),
+                // Not the model but Postgres: whoever claims next may find it there.
+                Ok(Err(error)) if error.code() == Code::Unavailable => {
+                    run.account.write_down().await;
+                    Err(error)
+                }
                 Ok(Err(error)) => {
                     warn!(?error, "the model gave no answer");
-                    Outcome::End(End::Failed(error.code()))
+                    Ok(Outcome::End(End::Failed(error.code())))
                 }
-                Err(_) => Outcome::End(End::Failed(Code::DeadlineExceeded)),
+                Err(_) => Ok(Outcome::End(End::Failed(Code::DeadlineExceeded))),
             },
-            unwanted = self.hold(claim) => match unwanted {
+            unwanted = self.hold(claim) => Ok(match unwanted {
                 Unwanted::Stopped => Outcome::Reply(Completion::Stopped),
                 Unwanted::Lost => Outcome::Lost,
-            },
+            }),
             never = self.tell(place(claim), &run.draft, &mut run.told) => match never {},
-        })
+        }
     }
 
     /// Stores what came out, if the turn is still ours, and tells the sockets.
@@ -182,7 +197,7 @@ impl Orchestrator {
             let message = Words { seq: claim.seq, author: Author::User, text: claim.message.clone() };
             self.remember(claim, &[message, reply]).await;
             let account = Account::of_summary(&self.store, claim);
-            self.summarize(claim, run.oldest, &account).await;
+            self.summarize(claim, run.oldest, run.until, &account).await;
             account.write_down().await;
         }
     }

@@ -134,18 +134,21 @@ impl Session {
         let hub = self.hub.clone();
         let turn_to_look = hub.0.repairs.acquire().await;
         let looked = self.look(socket, i64::MAX).await;
+        // What follows asks Redis; if that is silent, only this socket shall wait for it.
         drop(turn_to_look);
-        if looked == Err(Close::Overloaded) {
+        if matches!(looked, Err(Close::Overloaded)) {
             self.look_again = Some(Instant::now() + Duration::from_millis(rand::random_range(500..2_000)));
             return Ok(());
         }
-        looked
+        self.running_so_far(socket, &looked?).await
     }
 
-    /// Brings this socket to where the store is, up to a place; what comes after it this socket hears otherwise.
-    async fn look(&mut self, socket: &mut WebSocket, until: i64) -> Result<(), Close> {
+    /// Brings this socket to where the store is, up to a place; what comes after it this socket hears otherwise. Returns
+    /// what became of the newest messages.
+    async fn look(&mut self, socket: &mut WebSocket, until: i64) -> Result<Vec<(i64, Turn)>, Close> {
         let mut looks = 0;
         let mut waited_for = self.open.clone();
+        let epoch = self.epoch;
         let (until, turns) = loop {
             let standing = self.hub.0.store.standing(&self.identity, self.seat.conversation).await;
             let (seat, turns) = standing.map_err(|error| Close::put_out(&error))?;
@@ -176,8 +179,12 @@ impl Session {
                 Some(_) | None => self.ended(id),
             }
         }
+        if self.epoch > epoch {
+            // A message of ours may have been accepted behind the reset, before we heard of that.
+            turns.iter().filter(|(_, turn)| !turn.state.ended()).for_each(|(_, turn)| self.begun(turn.id));
+        }
         self.hold.waits_for(self.open.len());
-        self.running_so_far(socket, &turns).await
+        Ok(turns)
     }
 
     /// Tells the text so far of the turn that runs, if this socket waits for it.
@@ -193,7 +200,7 @@ impl Session {
     pub(super) async fn catch_up_before(&mut self, socket: &mut WebSocket, seq: i64) -> Result<(), Close> {
         match self.catch_up(socket, seq - 1).await? {
             Numbers::AllThere => Ok(()),
-            Numbers::Missing => self.look(socket, seq - 1).await,
+            Numbers::Missing => self.look(socket, seq - 1).await.map(drop),
         }
     }
 

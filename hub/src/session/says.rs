@@ -110,7 +110,7 @@ impl Session {
                 }
             },
         };
-        self.seat = seat;
+        self.sit(socket, seat).await?;
         let turn_id = TurnId::from(accepted.id);
         let answer = ServerFrame::Accepted {
             message_id: accepted.id,

@@ -77,7 +77,11 @@ impl Session {
     /// the text holds already is passed over. `attempt` is the least that is worth telling.
     pub(super) async fn so_far(&mut self, socket: &mut WebSocket, turn: TurnId, attempt: i32) -> Result<(), Close> {
         let reading = self.hub.0.publisher.partial(self.seat.tenant(), turn);
-        let found = timeout(PARTIAL_PATIENCE, reading).await.map_err(|_| "no answer of Redis in time".to_owned());
+        let found = if self.hub.0.subscriber.connected() {
+            timeout(PARTIAL_PATIENCE, reading).await.map_err(|_| "no answer of Redis in time".to_owned())
+        } else {
+            Err("no connection to Redis".to_owned())
+        };
         let partial = match found.and_then(|found| found.map_err(|error| format!("{error:?}"))) {
             Ok(partial) => partial.filter(|partial| partial.attempt >= attempt),
             Err(error) => {

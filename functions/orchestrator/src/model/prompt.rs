@@ -2,6 +2,7 @@
 
 use chat_core::ids::TenantId;
 use serde_json::Value;
+use tokio::time::Instant;
 
 /// A question to a model. Built only from rows read under the turn's own tenant.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +21,8 @@ pub struct Prompt {
     pub temperature: Option<f32>,
     /// Longest answer, in the model's tokens; the model's own choice if absent.
     pub max_output_tokens: Option<u32>,
+    /// When the whole answer must be there; a turn's length from now if absent.
+    pub until: Option<Instant>,
 }
 
 impl Prompt {

@@ -75,7 +75,7 @@ impl<'a> Speaking<'a> {
             models,
             prompt,
             purse,
-            until: Instant::now() + models.patience.turn,
+            until: prompt.until.unwrap_or_else(|| Instant::now() + models.patience.turn),
             turned_to: 0,
             asked: Vec::new(),
             asking: None,
@@ -186,7 +186,7 @@ impl<'a> Speaking<'a> {
         Ok(())
     }
 
-    async fn call(&mut self, asking: Asking<'a>, permit: Permit) -> Result<()> {
+    async fn call(&mut self, asking: Asking<'a>, mut permit: Permit) -> Result<()> {
         let patience = self.models.patience;
         let first_token = provider::first_token(patience, self.until, self.others());
         let wait = Wait { first_token, idle: patience.idle, until: self.until };
@@ -194,6 +194,8 @@ impl<'a> Speaking<'a> {
         let call = Call { model, prompt: self.prompt, key: asking.key.as_ref(), own, manner, wait };
         match provider.ask(&call).await {
             Ok(answer) => {
+                // It is there, however long it thinks: nobody else shall wait for its first word.
+                permit.begins();
                 self.asking = Some(Asking { state: State::Hears(Box::new(answer), permit), ..asking });
                 Ok(())
             }

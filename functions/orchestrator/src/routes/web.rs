@@ -1,5 +1,7 @@
 //! The web's reply route: what is stored already is published to whichever hubs hold the conversation.
 
+use std::time::Duration;
+
 use chat_core::{
     bus::Publisher,
     conversation::Origin,
@@ -7,7 +9,11 @@ use chat_core::{
     keys::webchat_response_key,
     store::turns::{Claim, Completion, End, Reply},
 };
+use tokio::time::timeout;
 use tracing::warn;
+
+/// Longest wait for Redis to take news.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Tells the conversation's sockets of a stored reply, and for one that was stopped that it is all there will be.
 pub async fn send_response(publisher: &Publisher, claim: &Claim, reply: &Reply, text: String, how: Completion) {
@@ -44,7 +50,10 @@ pub async fn send_end(publisher: &Publisher, claim: &Claim, end: End) {
 pub async fn publish(publisher: &Publisher, claim: &Claim, frames: Vec<ServerFrame>) {
     let topic = webchat_response_key(claim.tenant, claim.conversation);
     let news: Vec<_> = frames.into_iter().map(|frame| (topic.clone(), frame)).collect();
-    if let Err(error) = publisher.publish_all(&news).await {
-        warn!(turn.id = %claim.turn, ?error, "not published; sockets will find it in the store");
+    // Where Redis is silent nobody hears it anyway, and the next turn's hint shall not wait for that.
+    match timeout(PATIENCE, publisher.publish_all(&news)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => warn!(turn.id = %claim.turn, ?error, "not published; sockets will find it in the store"),
+        Err(_) => warn!(turn.id = %claim.turn, "not published in time; sockets will find it in the store"),
     }
 }

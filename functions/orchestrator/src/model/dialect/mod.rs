@@ -180,6 +180,7 @@ mod example {
             }],
             temperature: Some(1.3),
             max_output_tokens: Some(100),
+            until: None,
         }
     }
 }
