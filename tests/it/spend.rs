@@ -14,8 +14,9 @@ use chat_core::{
     config::{self, Memory, Speaks, Times},
     ids::{ClientMessageId, ConversationId, TenantId},
     store::{
+        claim::Claim,
         spend::{Bill, Drawn, Line, Payer, Purpose},
-        turns::{Claim, End},
+        turns::End,
     },
 };
 use futures::{StreamExt, future::join_all, stream, stream::BoxStream};

@@ -15,8 +15,9 @@ use chat_core::{
     job::Job,
     queue::Mischief,
     store::{
+        claim::Claim,
         sweep::Pace,
-        turns::{Claim, Completion, End, Lease},
+        turns::{Completion, End, Lease},
     },
 };
 use futures::{future::join_all, stream::BoxStream};

@@ -1,6 +1,6 @@
 //! Connections to channels: which agent answers a message of Slack or WhatsApp, and with which secret.
 
-use super::{Scope, Store, column, script::Step, turns::Agent};
+use super::{Scope, Store, claim::Agent, column, script::Step};
 use crate::{
     error::{Code, Error, Result},
     ids::{ConnectionId, TenantId},

@@ -6,11 +6,13 @@
 use tokio_postgres::Row;
 
 use super::{
-    LOCK, Scope, Store, column,
+    LOCK, Scope, Store,
+    claim::Claim,
+    column,
     conversations::{ONE, conversation},
     door::{Action, Seat},
     script::Step,
-    turns::{Claim, NEXT, next},
+    turns::{NEXT, next},
 };
 use crate::{
     caller::{Role, require_tenant_admin},

@@ -2,7 +2,7 @@
 
 use tokio_postgres::Row;
 
-use super::{Scope, Store, column, script::Step, turns::Claim, word};
+use super::{Scope, Store, claim::Claim, column, script::Step, word};
 use crate::{conversation::Author, error::Result};
 
 /// Something that was said, in words.

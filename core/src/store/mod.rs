@@ -10,6 +10,7 @@
 //! - [`Scope::Nobody`]: to add what belongs to no tenant.
 
 pub mod channel_turns;
+pub mod claim;
 pub mod connections;
 pub mod conversations;
 pub mod dead_letters;

@@ -2,7 +2,7 @@
 
 use tokio_postgres::Row;
 
-use super::{Scope, Store, column, moment, script::Step, turns::Claim, word};
+use super::{Scope, Store, claim::Claim, column, moment, script::Step, word};
 use crate::{conversation::Author, error::Result, timestamp::Timestamp};
 
 /// A place where words were found.

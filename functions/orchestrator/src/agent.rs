@@ -6,8 +6,8 @@ use chat_core::{
     Code, Error, Result,
     conversation::{Author, ToolState},
     store::{
+        claim::{Agent, Claim},
         memory::Words,
-        turns::{Agent, Claim},
     },
 };
 use futures::StreamExt;

@@ -17,8 +17,8 @@ use chat_core::{
     job::Job,
     store::{
         channel_turns::{ChannelClaim, Delivered, Exchange, Heard},
+        claim::Agent,
         spend::{Payer, Purpose},
-        turns::Agent,
     },
     text::{Text, carried},
 };

@@ -11,7 +11,7 @@ use chat_core::{
     ids::{ConversationId, TenantId},
     job::Job,
     keys::{ESCALATION_EXPIRY, escalation_status_key},
-    store::turns::{Claim, End},
+    store::{claim::Claim, turns::End},
 };
 use serde::Deserialize;
 use tracing::{error, info, warn};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chat_core::{
     keys::webchat_stop_key,
-    store::turns::{Claim, Lease},
+    store::{claim::Claim, turns::Lease},
 };
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;

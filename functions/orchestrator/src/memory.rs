@@ -11,8 +11,8 @@ use chat_core::{
     conversation::Author,
     keys::memory_short_key,
     store::{
+        claim::{Claim, Mark},
         memory::Words,
-        turns::{Claim, Mark},
     },
     text,
 };

@@ -9,8 +9,8 @@ use chat_core::{
     Error, Kind, Result,
     store::{
         Store,
+        claim::Claim,
         spend::{Bill, Drawn, Line, Month, Payer, Purpose, Reservation},
-        turns::Claim,
     },
 };
 use futures::future::BoxFuture;

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use chat_core::{
     conversation::Author,
-    store::{Store, turns::Claim},
+    store::{Store, claim::Claim},
 };
 use futures::future::BoxFuture;
 use jiff::{Timestamp, tz::TimeZone};

@@ -10,8 +10,9 @@ use chat_core::{
     job::Job,
     keys::webchat_partial_key,
     store::{
+        claim::Claim,
         memory::Words,
-        turns::{Claim, Completion, End, Reply},
+        turns::{Completion, End, Reply},
     },
 };
 use tokio::time::{Instant, sleep, timeout, timeout_at};

@@ -7,7 +7,10 @@ use chat_core::{
     conversation::Origin,
     event::ServerFrame,
     keys::webchat_response_key,
-    store::turns::{Claim, Completion, End, Reply},
+    store::{
+        claim::Claim,
+        turns::{Completion, End, Reply},
+    },
 };
 use tokio::time::timeout;
 use tracing::warn;
