@@ -1,4 +1,5 @@
-//! Turns: renewed, ended, stopped, once [`claim`](super::claim) has taken them in hand. The database decides what runs, in which order, and how often.
+//! Turns: renewed, ended, stopped, once [`claim`](super::claim) has taken them in hand. The database decides what runs, in
+//! which order, and how often.
 //!
 //! Lock order everywhere: the conversation, then the turn. Each `update` of a turn names its conversation too:
 //! without that the planner walks the whole index of open turns. Leases and deadlines use the database's clock.
