@@ -122,7 +122,8 @@ impl Store {
     /// run it but the words of the messages before it, which may be remembered. In one round trip.
     ///
     /// # Errors
-    /// [`Code::Unavailable`](crate::Code::Unavailable) if Postgres did not answer; a claim that was made all the same ends with its lease.
+    /// [`Code::Unavailable`](crate::Code::Unavailable) if Postgres did not answer; a claim that was made all the same ends
+    /// with its lease.
     pub async fn claim(
         &self,
         tenant: TenantId,
