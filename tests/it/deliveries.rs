@@ -11,6 +11,7 @@ use chat_core::{
 use harness::{
     app::{self, until},
     channels::{Act, Call, Ending, whatsapp::refusal},
+    clients::PATIENCE,
     pump::{event, record},
     wire::{Moment, Wire},
 };
@@ -79,6 +80,23 @@ async fn a_record_that_comes_while_somebody_sends_does_not_end_the_turn() {
     assert_eq!(tokio::join!(stage.one(&body), meanwhile).0, 0);
     assert_eq!(stage.turns().await["m1"], answered(1));
     assert_eq!(stage.shown(), ["re: hello"]);
+    stage.app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_send_that_was_begun_goes_on_where_the_lease_is_lost_under_it() {
+    let slow =
+        |call: &Call| if call.nth == 1 { Act::Instead(Ending::Answer(429, Some("1"), String::new())) } else { Act::Do };
+    let stage = stage(slow, |setting| setting.times = short()).await;
+    let body = stage.slack("m1", "hello");
+    let owner = stage.app.owner().await.unwrap();
+    let meanwhile = async {
+        let taken = "update channel_turns set attempt = attempt + 1 where message_id = 'm1' and state = 'sending'";
+        until("the turn to be taken", || async { Ok(owner.execute(taken, &[]).await? == 1) }).await.unwrap();
+    };
+    let both = async { tokio::join!(stage.one(&body), meanwhile).0 };
+    assert_eq!(tokio::time::timeout(PATIENCE, both).await.expect("it comes to an end"), 0);
+    assert_eq!(stage.shown(), ["re: hello"], "it was sent, and once");
     stage.app.finish().await.unwrap();
 }
 
