@@ -125,6 +125,33 @@ async fn who_answers_is_decided_behind_the_lock() {
 }
 
 #[tokio::test]
+async fn whether_an_admin_may_reset_is_looked_at_again_behind_the_lock() {
+    let app = app_with(&Patient::new(), &json!([])).await;
+    let (conversation, _bens) = escalated(&app).await;
+    let id: ConversationId = conversation.parse().unwrap();
+    let (mut holder, looker) = (app.owner().await.unwrap(), app.owner().await.unwrap());
+    let handing_back = holder.transaction().await.unwrap();
+    let hand_back = "update web_conversations set status = 'agent' where id = $1";
+    handing_back.execute(hand_back, &[&id]).await.unwrap();
+    let reset = async { app.rest("ada@acme").delete(&format!("/conversations/{conversation}")).await.unwrap() };
+    let commit = async {
+        let waits = "select count(*) from pg_locks l join pg_database d on d.oid = l.database
+            where d.datname = current_database() and l.locktype = 'tuple'";
+        until("the reset to wait for the lock", || async {
+            Ok(looker.query_one(waits, &[]).await?.get::<_, i64>(0) > 0)
+        })
+        .await
+        .unwrap();
+        handing_back.commit().await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(reset, commit);
+    assert_eq!(answer.status, 404, "{}", answer.body);
+    assert_eq!(messages(&app, &conversation).await.len(), 1, "what Ben said is still there");
+    assert_eq!(app.rest("ben@acme").delete(&format!("/conversations/{conversation}")).await.unwrap().status, 204);
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
 async fn after_the_handback_the_agent_knows_what_the_person_said() {
     let prompts = Arc::new(std::sync::Mutex::new(Vec::new()));
     let seen = Arc::clone(&prompts);
