@@ -12,6 +12,7 @@ use harness::{
 };
 use orchestrator::model::{Models, provider::Patience};
 use serde_json::{Value, json};
+use tokio_postgres::Client;
 
 use crate::escalation::{Patient, app_with, as_pairs, audited, end, escalated, messages, post, said};
 
@@ -87,6 +88,17 @@ async fn a_persons_answer_stands_in_the_agents_stead() {
     app.finish().await.unwrap();
 }
 
+/// Waits until something waits for a row that somebody else holds.
+async fn waits_for_the_lock(looker: &Client, what: &str) {
+    let waits = "select count(*) from pg_locks l join pg_database d on d.oid = l.database
+        where d.datname = current_database() and l.locktype = 'tuple'";
+    until(&format!("{what} to wait for the lock"), || async {
+        Ok(looker.query_one(waits, &[]).await?.get::<_, i64>(0) > 0)
+    })
+    .await
+    .unwrap();
+}
+
 #[tokio::test]
 async fn who_answers_is_decided_behind_the_lock() {
     let app = app_with(&Patient::new(), &json!([])).await;
@@ -101,13 +113,7 @@ async fn who_answers_is_decided_behind_the_lock() {
         let say =
             async { app.rest(who).say(&conversation, &ClientMessageId::new().to_string(), "late").await.unwrap() };
         let commit = async {
-            let waits = "select count(*) from pg_locks l join pg_database d on d.oid = l.database
-                where d.datname = current_database() and l.locktype = 'tuple'";
-            until("the message to wait for the lock", || async {
-                Ok(looker.query_one(waits, &[]).await?.get::<_, i64>(0) > 0)
-            })
-            .await
-            .unwrap();
+            waits_for_the_lock(&looker, "the message").await;
             handing_back.commit().await.unwrap();
         };
         let (answer, ()) = tokio::join!(say, commit);
@@ -135,13 +141,7 @@ async fn whether_an_admin_may_reset_is_looked_at_again_behind_the_lock() {
     handing_back.execute(hand_back, &[&id]).await.unwrap();
     let reset = async { app.rest("ada@acme").delete(&format!("/conversations/{conversation}")).await.unwrap() };
     let commit = async {
-        let waits = "select count(*) from pg_locks l join pg_database d on d.oid = l.database
-            where d.datname = current_database() and l.locktype = 'tuple'";
-        until("the reset to wait for the lock", || async {
-            Ok(looker.query_one(waits, &[]).await?.get::<_, i64>(0) > 0)
-        })
-        .await
-        .unwrap();
+        waits_for_the_lock(&looker, "the reset").await;
         handing_back.commit().await.unwrap();
     };
     let (answer, ()) = tokio::join!(reset, commit);

@@ -9,6 +9,7 @@ mod deliveries;
 mod drain;
 mod edges;
 mod escalation;
+mod fallback;
 mod faults;
 mod hygiene;
 mod identity;

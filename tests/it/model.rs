@@ -11,23 +11,13 @@ use harness::{
     clients::Socket,
     model::{Act, Asked, Outcome, ScriptedModel},
 };
-use orchestrator::model::{Habits, Models, provider::Patience};
+use orchestrator::model::{Models, provider::Patience};
 use serde_json::{Value, json};
+
+use crate::providers::short;
 
 /// The model that the agents of these tests are given.
 const MODEL: &str = "vendor/large-1";
-
-/// Never more than a second, unless a test is about waiting.
-fn short() -> Patience {
-    Patience {
-        connect: Duration::from_secs(5),
-        first_token: Duration::from_secs(10),
-        idle: Duration::from_secs(10),
-        pause: Duration::from_millis(10),
-        turn: Duration::from_secs(30),
-        breaker: Habits::default(),
-    }
-}
 
 fn models(base_url: &str, patience: Patience) -> Arc<Models> {
     let provider = config::Provider::main(Speaks::OpenAi, base_url, Some(Secret::from(KEY.to_owned())));

@@ -147,24 +147,31 @@ impl Store {
             status: word(row, "status")?,
             stop_requested: column(row, "stop_requested")?,
             budgeted: column(row, "budgeted")?,
-            agent: Agent {
-                id: column(row, "agent_id")?,
-                name: column(row, "name")?,
-                model: column(row, "model")?,
-                system_prompt: column(row, "system_prompt")?,
-                fallback_models: column(row, "fallback_models")?,
-                temperature: column(row, "temperature")?,
-                max_output_tokens: column(row, "max_output_tokens")?,
-                context_tokens: column(row, "context_tokens")?,
-                tools: column(row, "tools")?,
-                escalation_rules: column(row, "escalation_rules")?,
-            },
+            agent: Agent::of(row, column(row, "escalation_rules")?)?,
             message: column(row, "message")?,
             seq: column(row, "seq")?,
             before: marks(&rows[1])?,
             summary: column(row, "summary")?,
             summary_seq: column(row, "summary_seq")?,
         }))
+    }
+}
+
+impl Agent {
+    /// The agent of a row that names its columns as the table does, its id `agent_id`.
+    pub(super) fn of(row: &Row, escalation_rules: Option<String>) -> Result<Self> {
+        Ok(Self {
+            id: column(row, "agent_id")?,
+            name: column(row, "name")?,
+            model: column(row, "model")?,
+            system_prompt: column(row, "system_prompt")?,
+            fallback_models: column(row, "fallback_models")?,
+            temperature: column(row, "temperature")?,
+            max_output_tokens: column(row, "max_output_tokens")?,
+            context_tokens: column(row, "context_tokens")?,
+            tools: column(row, "tools")?,
+            escalation_rules,
+        })
     }
 }
 

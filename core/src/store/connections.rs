@@ -57,19 +57,8 @@ impl Store {
         Ok(Connection {
             id: column(row, "id")?,
             credentials: column(row, "credentials")?,
-            agent: Agent {
-                id: column(row, "agent_id")?,
-                name: column(row, "name")?,
-                model: column(row, "model")?,
-                system_prompt: column(row, "system_prompt")?,
-                fallback_models: column(row, "fallback_models")?,
-                temperature: column(row, "temperature")?,
-                max_output_tokens: column(row, "max_output_tokens")?,
-                context_tokens: column(row, "context_tokens")?,
-                tools: column(row, "tools")?,
-                // No person takes over here.
-                escalation_rules: None,
-            },
+            // No person takes over here.
+            agent: Agent::of(row, None)?,
         })
     }
 }
