@@ -6,6 +6,7 @@ use crate::{
     conversation::{Message, Origin, Status, ToolState, TurnState},
     error::Code,
     ids::{ClientMessageId, ConversationId, MessageId, SocketId, TurnId, UserId},
+    secret::Secret,
     timestamp::Timestamp,
 };
 
@@ -51,7 +52,7 @@ impl ClientFrame {
 pub struct Auth {
     /// The signed token; the only field that is believed. Without it nobody comes in.
     #[serde(default)]
-    pub token: Option<String>,
+    pub token: Option<Secret>,
     /// As in the original; compared, never believed.
     #[serde(default, rename = "userId")]
     pub user_id: Option<String>,

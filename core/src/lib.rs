@@ -18,6 +18,7 @@ pub mod job;
 pub mod keys;
 pub mod message;
 pub mod sabotage;
+pub mod secret;
 pub mod text;
 pub mod timestamp;
 pub mod token;

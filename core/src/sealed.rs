@@ -4,6 +4,7 @@
 //! purpose are authenticated along with the secret: sealed bytes that are copied to another row do not open there.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
+use zeroize::Zeroizing;
 
 use crate::{
     config::{self, Secret},
@@ -24,7 +25,7 @@ impl Sealer {
     #[must_use]
     pub fn new(settings: &config::Sealing) -> Self {
         let key = |bytes: &[u8; 32]| RandomizedNonceKey::new(&AES_256_GCM, bytes).expect("32 bytes are a key");
-        Self { keys: settings.keys().iter().map(key).collect() }
+        Self { keys: settings.keys().map(key).collect() }
     }
 
     /// Seals a secret of `tenant` for `purpose`.
@@ -48,7 +49,7 @@ impl Sealer {
         let opened = sealed.split_first().filter(|(format, _)| **format == FORMAT).and_then(|(_, rest)| {
             let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>()?;
             self.keys.iter().find_map(|key| {
-                let mut body = body.to_vec();
+                let mut body = Zeroizing::new(body.to_vec());
                 let nonce = Nonce::assume_unique_for_key(*nonce);
                 let text = key.open_in_place(nonce, Aad::from(bound(tenant, purpose)), &mut body).ok()?;
                 String::from_utf8(text.to_vec()).ok()
@@ -77,8 +78,8 @@ mod tests {
         let sealed = sealer(&[1]).seal(tenant, "model:openai", &secret).unwrap();
         assert!(!sealed.windows(4).any(|window| window == b"sk-1"));
         assert_ne!(sealed, sealer(&[1]).seal(tenant, "model:openai", &secret).unwrap(), "each has a nonce of its own");
-        assert_eq!(sealer(&[1]).open(tenant, "model:openai", &sealed).unwrap(), secret);
-        assert_eq!(sealer(&[2, 1]).open(tenant, "model:openai", &sealed).unwrap(), secret, "an old key opens");
+        assert_eq!(sealer(&[1]).open(tenant, "model:openai", &sealed).unwrap().expose(), "sk-1");
+        assert_eq!(sealer(&[2, 1]).open(tenant, "model:openai", &sealed).unwrap().expose(), "sk-1", "an old key opens");
         let mut spoiled = sealed.clone();
         *spoiled.last_mut().unwrap() ^= 1;
         for (keys, tenant, purpose, sealed) in [

@@ -13,6 +13,7 @@ use crate::{
     config,
     error::{Code, Error, Result},
     ids::{TenantId, UserId},
+    secret::Secret,
     timestamp::Timestamp,
 };
 
@@ -85,7 +86,8 @@ impl Verifier {
     /// # Errors
     /// [`Code::TokenExpired`] for one that was good once; [`Code::Unauthenticated`] for any other fault,
     /// without saying which: that would help only whoever forged it.
-    pub fn verify(&self, token: &str) -> Result<Identity> {
+    pub fn verify(&self, token: &Secret) -> Result<Identity> {
+        let token = token.expose();
         let refused =
             |source: String| Error::new(Code::Unauthenticated, "The token is missing or not valid.").because(source);
         if token.len() > MAX_TOKEN_BYTES {
@@ -117,7 +119,6 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::config::Secret;
 
     const SECRET: &str = "an example secret of 32 bytes or more";
 
@@ -127,6 +128,10 @@ mod tests {
             issuer: Some("portal".to_owned()),
             audience: Some("chat".to_owned()),
         })
+    }
+
+    fn verified(token: &str) -> Result<Identity> {
+        verifier().verify(&Secret::from(token.to_owned()))
     }
 
     fn minted(claims: &Value, algorithm: Algorithm, secret: &str) -> String {
@@ -149,7 +154,7 @@ mod tests {
             minted(&claims, Algorithm::HS256, SECRET)
         };
         let token = minted(&good, Algorithm::HS256, SECRET);
-        let identity = verifier().verify(&token).unwrap();
+        let identity = verified(&token).unwrap();
         assert_eq!((identity.user_id, identity.role_hint), (user, Some(Role::CustomerAdmin)));
 
         let (signed, signature) = token.rsplit_once('.').unwrap();
@@ -182,7 +187,7 @@ mod tests {
             ("empty", String::new(), Code::Unauthenticated),
             ("garbage", "three.little.words".to_owned(), Code::Unauthenticated),
         ] {
-            assert_eq!(verifier().verify(&token).expect_err(fault).code(), code, "{fault}");
+            assert_eq!(verified(&token).expect_err(fault).code(), code, "{fault}");
         }
     }
 
@@ -190,6 +195,6 @@ mod tests {
     fn clocks_may_differ_by_the_leeway() {
         let now = Timestamp::now().unix_micros() / 1_000_000;
         let claims = json!({"sub": UserId::new(), "exp": now - 20, "iss": "portal", "aud": "chat"});
-        assert!(verifier().verify(&minted(&claims, Algorithm::HS256, SECRET)).is_ok());
+        assert!(verified(&minted(&claims, Algorithm::HS256, SECRET)).is_ok());
     }
 }

@@ -60,8 +60,8 @@ async fn first_frame(socket: &mut WebSocket) -> Result<Auth, Close> {
 impl Hub {
     /// Verifies the token of an `auth` frame.
     pub(crate) fn identify(&self, auth: &Auth) -> Result<Identity, Close> {
-        let token = auth.token.as_deref().unwrap_or_default();
-        self.0.verifier.verify(token).map_err(|error| Close::of(&error))
+        let token = auth.token.clone().unwrap_or_default();
+        self.0.verifier.verify(&token).map_err(|error| Close::of(&error))
     }
 }
 

@@ -23,7 +23,6 @@ fn models(base_url: &str, patience: Patience) -> Arc<Models> {
     let provider = config::Provider::main(Speaks::OpenAi, base_url, Some(Secret::from(KEY.to_owned())));
     let settings =
         config::Model { provider: Some(provider), others: Vec::new(), default: Some("the-default".to_owned()) };
-    assert!(!format!("{settings:?}").contains(KEY), "the key is not printed");
     Arc::new(Models::new(&settings, patience).unwrap())
 }
 

@@ -16,29 +16,7 @@ pub use notices::Notices;
 pub use numbers::{Limits, Memory, RawTimes, Times};
 pub use sealing::Sealing;
 
-/// Something that must not be printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The value, at the place that needs it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for Secret {
-    fn from(value: String) -> Self {
-        Self(value)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
+pub use crate::secret::Secret;
 
 /// Which settings are missing or malformed, by name.
 #[derive(Debug, PartialEq, Eq)]
@@ -109,7 +87,7 @@ pub fn process(name: &str) -> Option<String> {
 }
 
 /// Where the facts are.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Database {
     /// `postgres://chat_app:…@host/db`; holds a password.
     pub url: Secret,
@@ -129,7 +107,7 @@ impl Database {
 }
 
 /// Where hints of news are published.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Redis {
     /// `redis://…`; may hold a password.
     pub url: Secret,
@@ -157,7 +135,7 @@ impl Queue {
 }
 
 /// How tokens are checked.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Token {
     /// The secret shared with the portal that mints them, at least 32 bytes.
     pub secret: Secret,

@@ -11,7 +11,7 @@ const TAKEN: &[&str] = &["default", "echo"];
 const MAX_NAME: usize = 40;
 
 /// Who answers for the agents.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Model {
     /// Answers for every model that is not built in and names no other provider; `None`: nobody does.
     pub provider: Option<Provider>,
@@ -22,7 +22,7 @@ pub struct Model {
 }
 
 /// A service with models behind it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Provider {
     /// What agents and tenants' keys call it: lower-case letters, digits and dashes. The default one is called by what
     /// it speaks.
@@ -88,7 +88,7 @@ struct Listed {
     name: String,
     speaks: Speaks,
     base_url: Option<String>,
-    api_key: Option<String>,
+    api_key: Option<Secret>,
 }
 
 impl Model {
@@ -136,7 +136,7 @@ fn others(env: &mut Env<'_>, default: Option<&Provider>) -> Vec<Provider> {
     for (number, listed) in (1..).zip(listed) {
         let mut fault = |what: &str| faults.push(format!("MODEL_PROVIDERS, entry {number}: {what}"));
         let base_url = listed.base_url.filter(|url| !url.is_empty()).map(|url| without_slash(&url));
-        let api_key = listed.api_key.filter(|key| !key.is_empty());
+        let api_key = listed.api_key.filter(|key| !key.expose().is_empty());
         if !is_name(&listed.name) {
             fault("name must be lower-case letters, digits and dashes, neither default nor echo");
         }
@@ -146,14 +146,14 @@ fn others(env: &mut Env<'_>, default: Option<&Provider>) -> Vec<Provider> {
         if base_url.as_ref().is_some_and(|url| !is_base(url)) {
             fault("base_url must be http(s)://host[:port][/path], without user, query or fragment");
         }
-        if api_key.as_ref().is_some_and(|key| !is_key(key)) {
+        if api_key.as_ref().is_some_and(|key| !is_key(key.expose())) {
             fault("api_key must be visible ASCII characters, without spaces or line breaks");
         }
         providers.push(Provider {
             name: listed.name,
             speaks: listed.speaks,
             base_url: base_url.unwrap_or_else(|| listed.speaks.home().to_owned()),
-            api_key: api_key.map(Secret::from),
+            api_key,
         });
     }
     env.faults.append(&mut faults);
@@ -281,20 +281,13 @@ mod tests {
             ("MODEL_PROVIDERS", &entry(r#""name": "a", "api_key": "hunter2\n""#)),
             ("MODEL_PROVIDERS", r#"[{"speaks": "openai", "name": "a"}, {"speaks": "gemini", "name": "a"}]"#),
         ] {
-            let faults = read(&[(name, value)]).expect_err(value);
+            let faults = read(&[(name, value)]).err().expect(value);
             assert_eq!(faults.len(), 1, "{value}: {faults:?}");
             assert!(faults[0].starts_with(name) && !faults[0].to_lowercase().contains("hunter2"), "{faults:?}");
         }
-        assert_eq!(read(&[("MODEL_PROVIDER", "openai")]).unwrap_err(), ["MODEL_API_KEY is missing"]);
+        assert_eq!(read(&[("MODEL_PROVIDER", "openai")]).err().unwrap(), ["MODEL_API_KEY is missing"]);
         let twice =
             [("MODEL_PROVIDER", "openai"), ("MODEL_API_KEY", "k"), ("MODEL_PROVIDERS", &entry(r#""name": "openai""#))];
         assert!(read(&twice).is_err(), "the default provider has its name already");
-    }
-
-    #[test]
-    fn the_keys_are_not_printed() {
-        let list = r#"[{"name": "a", "speaks": "openai", "api_key": "hunter2"}]"#;
-        let settings = [("MODEL_PROVIDER", "openai"), ("MODEL_API_KEY", "hunter2"), ("MODEL_PROVIDERS", list)];
-        assert!(!format!("{:?}", read(&settings).unwrap()).contains("hunter2"));
     }
 }

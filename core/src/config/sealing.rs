@@ -1,10 +1,12 @@
 //! The keys that seal what tenants entrust to us.
 
+use zeroize::Zeroizing;
+
 use super::Env;
 
 /// The keys of [`Sealer`](crate::sealed::Sealer), 32 bytes each; the first one seals. None: nothing is sealed or opened.
 #[derive(Clone, Default)]
-pub struct Sealing(Vec<[u8; 32]>);
+pub struct Sealing(Vec<Zeroizing<[u8; 32]>>);
 
 impl Sealing {
     /// Reads `SECRETS_KEY`: 64 hexadecimal digits, as `openssl rand -hex 32` prints them; several, separated by commas,
@@ -22,26 +24,24 @@ impl Sealing {
     /// These keys.
     #[must_use]
     pub fn with(keys: Vec<[u8; 32]>) -> Self {
-        Self(keys)
+        Self(keys.into_iter().map(Zeroizing::new).collect())
     }
 
     /// The keys.
-    #[must_use]
-    pub fn keys(&self) -> &[[u8; 32]] {
-        &self.0
+    pub fn keys(&self) -> impl Iterator<Item = &[u8; 32]> {
+        self.0.iter().map(|key| &**key)
     }
 }
 
-impl std::fmt::Debug for Sealing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "({} secret keys)", self.0.len())
+fn key(text: &str) -> Option<Zeroizing<[u8; 32]>> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    if pairs.len() != bytes.len() {
+        return None;
     }
-}
-
-fn key(text: &str) -> Option<[u8; 32]> {
-    let digits: Vec<u8> =
-        text.chars().map(|digit| u8::try_from(digit.to_digit(16)?).ok()).collect::<Option<Vec<_>>>()?;
-    let (pairs, []) = digits.as_chunks::<2>() else { return None };
-    let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
-    bytes.try_into().ok()
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = digit(*high)? << 4 | digit(*low)?;
+    }
+    Some(bytes)
 }
