@@ -247,7 +247,7 @@ async fn a_function_without_its_settings_says_which_are_missing_and_exits() {
             ("DATABASE_URL", format!("postgres://chat_app:{secret}@127.0.0.1:1/chat")),
             ("REDIS_URL", format!("redis://:{secret}@127.0.0.1:1")),
             ("QUEUE_URL", "http://127.0.0.1:1/0/away".to_owned()),
-            ("JWT_SECRET", format!("{secret}{secret}")),
+            ("JWT_SECRET", format!("{secret}, and more than 32 bytes of it")),
         ];
         let function = Lambda::start(&folder.join(name), &away).await.unwrap();
         let exit = function.exit().await.unwrap();

@@ -113,9 +113,11 @@ async fn what_hub_seal_prints_is_a_tenants_key_and_needs_nothing_but_the_sealing
     let app = App::start().await.unwrap();
     let acme = app.demo.tenants[0].id;
     let hub = binaries().await.unwrap().join("hub");
+    let key: [u8; 32] = rand::random();
+    let digits = key.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let seal = async |arguments: [&str; 3]| {
         let mut command = Command::new(&hub);
-        command.args(arguments).env_clear().env("SECRETS_KEY", "01".repeat(32)).kill_on_drop(true);
+        command.args(arguments).env_clear().env("SECRETS_KEY", &digits).kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         child.stdin.take().unwrap().write_all(b"sk-of-acme\n").await.unwrap();
@@ -130,7 +132,7 @@ async fn what_hub_seal_prints_is_a_tenants_key_and_needs_nothing_but_the_sealing
     let insert =
         format!("insert into model_keys (tenant_id, provider, sealed) values ('{acme}', 'openai', '{}')", line.trim());
     app.owner().await.unwrap().batch_execute(&insert).await.unwrap();
-    let keys = TenantKeys::new(app.product.orchestrator.store.clone(), sealer(1));
+    let keys = TenantKeys::new(app.product.orchestrator.store.clone(), Sealer::new(&Sealing::with(vec![key])));
     let models = only(&provider, Speaks::OpenAi, short()).with_keys(keys);
     let (came, _) = pieces(&models, &Prompt { tenant: acme, ..prompt(&["m"]) }).await;
     assert_eq!(answer(&came).0, "Bearer sk-of-acme");

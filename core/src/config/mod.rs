@@ -6,6 +6,7 @@ mod channels;
 mod model;
 mod notices;
 mod numbers;
+mod placeholder;
 mod sealing;
 
 use std::{fmt, str::FromStr};
@@ -99,10 +100,9 @@ pub struct Database {
 impl Database {
     /// Reads `DATABASE_URL` and `DATABASE_POOL_SIZE`.
     pub fn read(env: &mut Env<'_>, default_pool_size: usize) -> Self {
-        Self {
-            url: env.required("DATABASE_URL").into(),
-            pool_size: env.number("DATABASE_POOL_SIZE", default_pool_size, (1, 1_000)),
-        }
+        let url = env.required("DATABASE_URL");
+        env.refuse_placeholder_password("DATABASE_URL", &url);
+        Self { url: url.into(), pool_size: env.number("DATABASE_POOL_SIZE", default_pool_size, (1, 1_000)) }
     }
 }
 
@@ -116,7 +116,9 @@ pub struct Redis {
 impl Redis {
     /// Reads `REDIS_URL`.
     pub fn read(env: &mut Env<'_>) -> Self {
-        Self { url: env.required("REDIS_URL").into() }
+        let url = env.required("REDIS_URL");
+        env.refuse_placeholder_password("REDIS_URL", &url);
+        Self { url: url.into() }
     }
 }
 
@@ -154,6 +156,8 @@ impl Token {
         let secret = env.required("JWT_SECRET");
         if !secret.is_empty() && secret.len() < MIN_SECRET_BYTES {
             env.faults.push(format!("JWT_SECRET must have at least {MIN_SECRET_BYTES} bytes"));
+        } else if !secret.is_empty() {
+            env.refuse_placeholder_key("JWT_SECRET", secret.as_bytes());
         }
         Self { secret: secret.into(), issuer: env.optional("JWT_ISSUER"), audience: env.optional("JWT_AUDIENCE") }
     }
@@ -210,7 +214,7 @@ mod tests {
     }
 
     const GOOD: &[(&str, &str)] =
-        &[("DATABASE_URL", "postgres://x"), ("JWT_SECRET", "0123456789abcdef0123456789abcdef")];
+        &[("DATABASE_URL", "postgres://x"), ("JWT_SECRET", "k3J9-vq2L_x8Zr0Tn5Wm7Yb1Hc4Gd6Fs")];
 
     #[test]
     fn a_missing_setting_is_told_by_its_name() {

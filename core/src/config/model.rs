@@ -109,6 +109,8 @@ impl Model {
         }
         if api_key.as_ref().is_some_and(|key| !is_key(key)) {
             env.faults.push("MODEL_API_KEY must be visible ASCII characters, without spaces or line breaks".to_owned());
+        } else if let Some(key) = &api_key {
+            env.refuse_placeholder("MODEL_API_KEY", key);
         }
         if speaks.is_some() && base_url.is_none() && api_key.is_none() {
             env.faults.push("MODEL_API_KEY is missing".to_owned());
@@ -131,7 +133,7 @@ fn others(env: &mut Env<'_>, default: Option<&Provider>) -> Vec<Provider> {
         );
         return Vec::new();
     };
-    let mut faults = Vec::new();
+    let mut faults: Vec<String> = Vec::new();
     let mut providers: Vec<Provider> = Vec::new();
     for (number, listed) in (1..).zip(listed) {
         let mut fault = |what: &str| faults.push(format!("MODEL_PROVIDERS, entry {number}: {what}"));
@@ -148,6 +150,8 @@ fn others(env: &mut Env<'_>, default: Option<&Provider>) -> Vec<Provider> {
         }
         if api_key.as_ref().is_some_and(|key| !is_key(key.expose())) {
             fault("api_key must be visible ASCII characters, without spaces or line breaks");
+        } else if let Some(key) = &api_key {
+            env.refuse_placeholder(&format!("api_key in MODEL_PROVIDERS, entry {number},"), key.expose());
         }
         providers.push(Provider {
             name: listed.name,

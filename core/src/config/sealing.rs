@@ -14,11 +14,15 @@ impl Sealing {
     pub fn read(env: &mut Env<'_>) -> Self {
         let text = env.optional("SECRETS_KEY").unwrap_or_default();
         let keys: Option<Vec<_>> = text.split(',').map(str::trim).filter(|key| !key.is_empty()).map(key).collect();
-        Self(keys.unwrap_or_else(|| {
+        let keys = keys.unwrap_or_else(|| {
             env.faults
                 .push("SECRETS_KEY must be 64 hexadecimal digits, or several such separated by commas".to_owned());
             Vec::new()
-        }))
+        });
+        for key in &keys {
+            env.refuse_placeholder_key("SECRETS_KEY", &key[..]);
+        }
+        Self(keys)
     }
 
     /// These keys.
