@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    complaint::complaint,
     error::{Error, Result},
     ids::{ConversationId, TenantId, TurnId, UserId},
     message::{KonstructMessage, MessageContent, WebEvent, normalize_web_event},
@@ -112,11 +113,7 @@ impl Job {
 /// What is wrong with a body, without what stands there: it may be what somebody said.
 #[expect(clippy::needless_pass_by_value, reason = "an argument of map_err")]
 fn unreadable(error: serde_json::Error) -> Error {
-    let told = error.to_string();
-    let repeats = told.starts_with("invalid ") || told.starts_with("unknown ");
-    // Our own words are behind the last of these; what stands in the body is before.
-    let expected = told.rsplit_once("expected ").map_or("something else", |(_, expected)| expected);
-    Error::field("body", if repeats { format!("expected {expected}") } else { told })
+    Error::field("body", complaint(&error.to_string()))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! *a conversation has news*. Lose, repeat or reorder any hint and only time is lost.
 
 pub mod caller;
+pub mod complaint;
 pub mod config;
 pub mod conversation;
 pub mod error;
@@ -31,6 +32,8 @@ pub mod bus;
 pub mod dispatch;
 #[cfg(any(feature = "bus", feature = "queue"))]
 mod drain;
+#[cfg(feature = "log")]
+pub mod log;
 #[cfg(feature = "queue")]
 pub mod queue;
 #[cfg(feature = "sealed")]

@@ -9,6 +9,7 @@ use axum::{
 };
 use chat_core::{
     Code, Error,
+    complaint::{complaint, name},
     ids::{ClientMessageId, ConversationId},
     secret::Secret,
     token::Identity,
@@ -100,7 +101,7 @@ impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
         let mut json = serde_json::Deserializer::from_slice(&body);
         let read = serde_path_to_error::deserialize(&mut json)
             .map_err(|error| named(&error.path().to_string(), "body", &error.inner().to_string()))?;
-        json.end().map_err(|error| Error::field("body", error.to_string()))?;
+        json.end().map_err(|error| Error::field("body", complaint(&error.to_string())))?;
         Ok(Self(read))
     }
 }
@@ -118,14 +119,14 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.eq_ignore_ascii_case("application/json")
 }
 
-/// The field that a reader's complaint is about: where it stood, or the one it says is missing or unknown.
-fn named(path: &str, whole: &str, complaint: &str) -> Error {
+/// The field that a reader's complaint is about: where it stood, or the one it says is missing or unknown. What stood
+/// there is not repeated.
+fn named(path: &str, whole: &str, told: &str) -> Error {
     let of_whole = path.is_empty() || path == "." || path == "?";
-    let quoted = complaint
-        .split('`')
-        .nth(1)
-        .filter(|_| complaint.starts_with("missing field") || complaint.starts_with("unknown field"));
-    Error::field(quoted.unwrap_or(if of_whole { whole } else { path }), complaint)
+    let quoted =
+        told.split('`').nth(1).filter(|_| told.starts_with("missing field") || told.starts_with("unknown field"));
+    let field = quoted.or_else(|| (!of_whole).then_some(path)).and_then(name).unwrap_or(whole);
+    Error::field(field, complaint(told))
 }
 
 #[cfg(test)]
@@ -139,8 +140,11 @@ mod tests {
             ("extra", "unknown field `extra`, expected `text`", "extra"),
             ("text", "invalid type: integer `1`, expected a string", "text"),
             (".", "EOF while parsing a value at line 1 column 0", "body"),
+            ("eyJ.eyJ.sig", "unknown field `eyJ.eyJ.sig`, expected `text`", "body"),
         ] {
-            assert_eq!(named(path, "body", complaint).fields()[0].field, field, "{complaint}");
+            let error = named(path, "body", complaint);
+            assert_eq!(error.fields()[0].field, field, "{complaint}");
+            assert!(!error.public().contains("eyJ"), "{error}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::{pin::pin, time::Duration};
 use axum::extract::ws::{Message as Frame, WebSocket};
 use chat_core::{
     Code, Error, Kind,
+    complaint::complaint,
     conversation::{Origin, Status, Turn, TurnState},
     event::{Auth, ClientFrame, ServerFrame},
     ids::{ClientMessageId, TurnId},
@@ -64,7 +65,7 @@ impl Session {
         if self.bad_frames >= BAD_FRAMES {
             return Err(Close::BadFrames);
         }
-        let error = Error::new(Code::BadFrame, format!("This frame cannot be read: {error}"));
+        let error = Error::new(Code::BadFrame, format!("This frame cannot be read: {}", complaint(&error.to_string())));
         write::frame(socket, &write::refusal(&error, None)).await
     }
 
