@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use chat_core::{
     config::{self, Database, Edge, Env, Sealing},
+    log,
     store::migrate::migrate,
 };
 use hub::{Hub, router, seal::seal};
@@ -12,28 +13,23 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
-use tracing::{error, info};
-use tracing_subscriber::EnvFilter;
+use tracing::info;
 
 type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let filter = config::log_filter().unwrap_or_else(|| "info".to_owned());
-    tracing_subscriber::fmt().json().with_env_filter(EnvFilter::new(filter)).with_writer(std::io::stderr).init();
+    // `seal` answers on standard output.
+    log::run(std::io::stderr, Box::pin(command())).await
+}
+
+async fn command() -> Outcome {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve"] => serve().await,
         ["migrate"] => bring_up_to_date().await,
         ["seal", tenant, purpose] => seal_a_secret(tenant, purpose),
         _ => Err("usage: hub serve | hub migrate | hub seal TENANT PURPOSE".into()),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            error!("{error}: {error:?}");
-            ExitCode::FAILURE
-        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{
     body::Body,
-    extract::Request,
+    extract::{MatchedPath, Request},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -80,15 +80,18 @@ impl IntoResponse for Problem {
 /// Gives each request an id, writes the problem body that names it, and logs what failed.
 pub(crate) async fn with_request_id(request: Request, next: Next) -> Response {
     let request_id = RequestId::new();
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let method = request.method().clone();
+    // Not the path itself: what stands there may be anything, somebody's token too.
+    let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = next.run(request).await;
+    let route = route.as_ref().map(MatchedPath::as_str);
     if let Some(problem) = response.extensions_mut().remove::<std::sync::Arc<Problem>>() {
         let error = &problem.error;
         match error.kind() {
-            Kind::Internal => error!(%request_id, %method, path, ?error, "request failed"),
-            Kind::Unavailable => warn!(%request_id, %method, path, ?error, "request not served"),
+            Kind::Internal => error!(%request_id, %method, route, ?error, "request failed"),
+            Kind::Unavailable => warn!(%request_id, %method, route, ?error, "request not served"),
             Kind::Unauthenticated | Kind::Forbidden | Kind::NotFound | Kind::Invalid | Kind::Conflict | Kind::Busy => {
-                debug!(%request_id, %method, path, ?error, "request refused")
+                debug!(%request_id, %method, route, ?error, "request refused")
             }
         }
         write(&mut response, &problem, request_id);

@@ -1,0 +1,107 @@
+//! The log of a deployed process: each line one JSON object, whatever stands in it.
+//!
+//! JSON escapes line breaks and the terminal's control characters, so nobody writes lines of their own into it. What
+//! libraries would say at their most talkative is not for a log: statements with their parameters, bodies, headers. So
+//! they are heard from `info` up only, whatever `RUST_LOG` says; our own crates say no secret and no text at any level.
+
+use std::{error::Error, panic, process::ExitCode};
+
+use tracing::{Level, Metadata, error, level_filters::LevelFilter};
+use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt::MakeWriter, prelude::*};
+
+use crate::config;
+
+/// The crates whose lines may be more talkative than `info`, as targets begin.
+const OURS: &[&str] = &["chat_core", "conversations", "dead_letters", "hub", "orchestrator"];
+
+/// Runs a deployed process to its end: starts the log, does `work`, and logs why that failed.
+///
+/// The level of the log is `RUST_LOG`; one that cannot be read stops the start.
+pub async fn run<W>(writer: W, work: impl Future<Output = Result<(), Box<dyn Error + Send + Sync>>>) -> ExitCode
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let outcome = match start(writer) {
+        Ok(()) => work.await,
+        Err(fault) => Err(fault.into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error}: {error:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start<W>(writer: W) -> Result<(), &'static str>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let wanted = config::log_filter().unwrap_or_else(|| "info".to_owned());
+    let filter = EnvFilter::try_new(wanted);
+    let fault = filter.as_ref().map(|_| ()).map_err(|_| "RUST_LOG must be levels in the notation of tracing");
+    let filter = filter.unwrap_or_else(|_| EnvFilter::default().add_directive(LevelFilter::INFO.into()));
+    let lines = tracing_subscriber::fmt::layer().json().with_writer(writer);
+    tracing_subscriber::registry().with(lines).with(filter).with(filter_fn(speakable)).init();
+    panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        // Only words that stand in the code: what is formatted into them may be what somebody said.
+        let words = panic.payload().downcast_ref::<&'static str>();
+        error!(place, words, "panic");
+    }));
+    fault
+}
+
+/// Whether a line may be written at all.
+fn speakable(line: &Metadata<'_>) -> bool {
+    let of =
+        |name: &str| line.target().strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    *line.level() <= Level::INFO || OURS.iter().any(|name| of(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    /// What is written, for a look at it.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn each_line_is_one_object_and_libraries_are_not_talkative() {
+        let written = Written::default();
+        let writer = written.clone();
+        let lines = tracing_subscriber::fmt::layer().json().with_writer(move || writer.clone());
+        let log = tracing_subscriber::registry().with(lines).with(EnvFilter::new("trace")).with(filter_fn(speakable));
+        let evil = format!("a\r\n{{\"level\":\"ERROR\"}}\n\u{1b}[2J\u{2028}\0\u{85}{}", "x".repeat(1 << 20));
+        tracing::subscriber::with_default(log, || {
+            let span = tracing::info_span!(target: "hub", "socket", whose = evil);
+            span.in_scope(|| {
+                error!(target: "hub", name = evil, debug = ?evil, "{evil}");
+                tracing::trace!(target: "chat_core::store", "ours");
+                tracing::info!(target: "lambda_runtime", "theirs");
+                tracing::debug!(target: "tokio_postgres::query", "hunter2");
+                tracing::trace!(target: "hyper", "hunter2");
+                tracing::trace!(target: "hubris", "hunter2");
+            });
+        });
+        let written = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<serde_json::Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[0]["fields"]["message"], evil);
+        assert_eq!(lines[0]["span"]["whose"], evil);
+        assert!(!written.contains('\u{1b}') && !written.contains("hunter2"));
+    }
+}
