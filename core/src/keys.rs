@@ -57,6 +57,30 @@ pub fn ratelimit_key(tenant: TenantId, user: UserId) -> Key {
     Key(format!("{tenant}:ratelimit:web:{user}"))
 }
 
+/// Keys by what their names have in common, in the notation of SCAN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern(String);
+
+/// Every key of a company: `{tenant}:*`.
+#[must_use]
+pub fn keys_of_tenant(tenant: TenantId) -> Pattern {
+    Pattern(format!("{tenant}:*"))
+}
+
+/// Every key that names a person, in whatever company: `*:{user}*`.
+#[must_use]
+pub fn keys_of_user(user: UserId) -> Pattern {
+    Pattern(format!("*:{user}*"))
+}
+
+impl Pattern {
+    /// The pattern as Redis reads it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Topic {
     /// The name as Redis sees it.
     #[must_use]

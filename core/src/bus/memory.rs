@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// How long a memory stands untouched, in seconds: a week.
-const EXPIRY_SECONDS: i64 = 7 * 24 * 3_600;
+pub(super) const EXPIRY_SECONDS: i64 = 7 * 24 * 3_600;
 
 /// A message, as it is remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@
 //! [`Buckets`] keep everybody to their rate.
 
 mod bucket;
+mod forgetting;
 mod memory;
 mod partial;
 mod publisher;
@@ -22,10 +23,15 @@ use crate::{
 };
 
 pub use bucket::Buckets;
+pub use forgetting::FORGOTTEN_WITHIN;
 pub use memory::Remembered;
 pub use partial::{Appended, Partial, Place};
 pub use publisher::{Outbox, Publisher};
 pub use subscriber::{News, Subscriber, Subscription};
+
+/// What is published where everybody shall look at the store again, and so at whether they still may listen. No frame: it
+/// reaches no client. Forged, it costs a look.
+const LOOK_AGAIN: &[u8] = br#"{"type":"look_again"}"#;
 
 /// Longest wait for an answer of Redis. Past it the connection counts as dead.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);

@@ -10,7 +10,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{ANSWER_TIMEOUT, client};
+use super::{ANSWER_TIMEOUT, LOOK_AGAIN, client};
 use crate::{
     config,
     drain::Draining,
@@ -21,6 +21,9 @@ use crate::{
 
 /// News that wait to be published at most; beyond it they are dropped, as Redis itself might.
 const OUTBOX: usize = 8_192;
+
+/// Topics that are asked in one round trip to look again.
+const TOGETHER: usize = 500;
 
 /// How long a hint under a key stands. Whoever it is for looks several times a second; after this the fact must do.
 const HINT_SECONDS: u64 = 60;
@@ -65,6 +68,22 @@ impl Publisher {
             pipeline.publish(topic.as_str(), frame.json()).ignore();
         }
         pipeline.query_async::<()>(&mut self.conn.clone()).await.map_err(Error::unavailable)
+    }
+
+    /// Makes everybody who listens to these topics look at the store again: who may not be there any more is out at once
+    /// then, and not only when their next message or ping finds out.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Redis did not take it; then it is the next ping that finds out.
+    pub async fn look_again(&self, topics: &[Topic]) -> Result<()> {
+        for together in topics.chunks(TOGETHER) {
+            let mut pipeline = redis::pipe();
+            for topic in together {
+                pipeline.publish(topic.as_str(), LOOK_AGAIN).ignore();
+            }
+            pipeline.query_async::<()>(&mut self.conn.clone()).await.map_err(Error::unavailable)?;
+        }
+        Ok(())
     }
 
     /// Sets a key that expires.

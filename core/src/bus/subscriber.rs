@@ -20,7 +20,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::{ANSWER_TIMEOUT, client};
+use super::{ANSWER_TIMEOUT, LOOK_AGAIN, client};
 use crate::{config, error::Result, keys::Topic};
 
 /// Time between two PINGs on the subscriber's connection, which otherwise would never notice a silent death:
@@ -39,7 +39,7 @@ const MAILBOX: usize = 1_024;
 pub enum News<T> {
     /// This was published.
     Event(Arc<T>),
-    /// The connection was gone for a while: something may have been missed.
+    /// Something may have been missed, since the connection was gone for a while; or somebody asks to look again.
     Gap,
 }
 
@@ -145,7 +145,7 @@ impl<T: Send + Sync + 'static> Subscriber<T> {
 
     /// Makes those who listen to a topic look at the store, as after a gap.
     pub fn nudge(&self, topic: &Topic) {
-        self.shared.tell_gap(topic);
+        self.shared.tell_gap(topic.as_str());
     }
 
     /// Whether the connection stands, as far as its last PING knew.
@@ -196,6 +196,9 @@ impl<T> Shared<T> {
     fn hand_out(&self, push: &PushInfo) {
         let [Value::BulkString(topic), Value::BulkString(payload)] = push.data.as_slice() else { return };
         let Ok(topic) = str::from_utf8(topic) else { return };
+        if payload == LOOK_AGAIN {
+            return self.tell_gap(topic);
+        }
         let mut topics = self.lock();
         let Some(listeners) = topics.get_mut(topic) else { return };
         let Some(event) = (self.decode)(payload) else {
@@ -206,7 +209,7 @@ impl<T> Shared<T> {
         listeners.retain(|listener| listener.mailbox.try_send(News::Event(Arc::clone(&event))).is_ok());
     }
 
-    fn tell_gap(&self, topic: &Topic) {
+    fn tell_gap(&self, topic: &str) {
         if let Some(listeners) = self.lock().get_mut(topic) {
             listeners.retain(|listener| listener.mailbox.try_send(News::Gap).is_ok());
         }
@@ -349,7 +352,7 @@ impl<T: Send + Sync + 'static> Owner<T> {
         for (topic, confirmed) in self.unanswered.drain(..) {
             if confirmed.send(()).is_err() {
                 // Whoever lost their patience has read the store too early.
-                self.shared.tell_gap(&topic);
+                self.shared.tell_gap(topic.as_str());
             }
         }
     }
