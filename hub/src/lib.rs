@@ -4,6 +4,7 @@
 //! Nothing here must survive: a killed hub loses connections and typing dots, and its clients come back to another
 //! one with the `seq` they have seen.
 
+pub mod admin;
 pub mod close;
 pub mod fanout;
 pub mod handshake;

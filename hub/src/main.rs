@@ -1,35 +1,68 @@
 //! `hub serve` holds the sockets; `hub migrate` brings the database to the newest schema; `hub seal` seals a tenant's
-//! secret for its column.
+//! secret for its column; `hub admin` is for operators.
 
 use std::process::ExitCode;
 
 use chat_core::{
-    config::{self, Database, Edge, Env, Sealing},
+    bus::Publisher,
+    config::{self, Database, Edge, Env, Redis, Sealing, Times},
     log,
-    store::migrate::migrate,
+    store::{erasure::Whom, migrate::migrate, owner::Owner},
 };
-use hub::{Hub, router, seal::seal};
+use clap::{Parser, Subcommand};
+use hub::{
+    Hub,
+    admin::{self, erase::erase},
+    router,
+    seal::seal,
+};
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
 use tracing::info;
 
+/// The hub of the web chat. Settings come from the environment.
+#[derive(Parser)]
+#[command(name = "hub")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Hold the sockets, until SIGTERM or Ctrl-C.
+    Serve,
+    /// Bring the database to the newest schema, as the owner role.
+    Migrate,
+    /// Seal a tenant's secret, from standard input, for its column.
+    Seal {
+        /// The tenant's id.
+        tenant: String,
+        /// What it is for, such as `model:openai`.
+        purpose: String,
+    },
+    /// Change the data, as the owner role.
+    #[command(subcommand)]
+    Admin(admin::Command),
+}
+
 type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // `seal` answers on standard output.
-    log::run(std::io::stderr, Box::pin(command())).await
+    let command = Cli::parse().command;
+    // `seal` and `admin` answer on standard output.
+    log::run(std::io::stderr, Box::pin(run(command))).await
 }
 
-async fn command() -> Outcome {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["serve"] => serve().await,
-        ["migrate"] => bring_up_to_date().await,
-        ["seal", tenant, purpose] => seal_a_secret(tenant, purpose),
-        _ => Err("usage: hub serve | hub migrate | hub seal TENANT PURPOSE".into()),
+async fn run(command: Command) -> Outcome {
+    match command {
+        Command::Serve => serve().await,
+        Command::Migrate => bring_up_to_date().await,
+        Command::Seal { tenant, purpose } => seal_a_secret(&tenant, &purpose),
+        Command::Admin(command) => administer(command).await,
     }
 }
 
@@ -59,6 +92,21 @@ async fn bring_up_to_date() -> Outcome {
     let database = env.finish(database)?;
     let applied = migrate(&database.url).await?;
     info!(?applied, "the schema is up to date");
+    Ok(())
+}
+
+/// Does what an operator wants, as the owner role.
+async fn administer(command: admin::Command) -> Outcome {
+    let mut env = Env::new(&config::process);
+    let (database, redis, times) = (Database::read(&mut env, 1), Redis::read(&mut env), Times::read(&mut env));
+    let (database, redis, times) = env.finish((database, redis, times))?;
+    let (whom, meant) = match command {
+        admin::Command::EraseTenant { tenant, name } => (Whom::Tenant(tenant), name),
+        admin::Command::EraseUser { user, email } => (Whom::User(user), email),
+    };
+    let mut owner = Owner::connect(&database.url).await?;
+    erase(&mut owner, &Publisher::new(&redis)?, whom, &meant, &times, std::io::stdout().lock()).await?;
+    owner.close().await?;
     Ok(())
 }
 

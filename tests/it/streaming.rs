@@ -37,11 +37,16 @@ impl Model for Dictated {
 }
 
 /// Who tells it. The receiver's end tells that the call was given up.
-struct Dictation(UnboundedSender<Piece>);
+pub(crate) struct Dictation(UnboundedSender<Piece>);
 
 impl Dictation {
-    fn say(&self, words: &str) {
+    pub(crate) fn say(&self, words: &str) {
         self.0.unbounded_send(Piece::Text(words.to_owned())).unwrap();
+    }
+
+    /// Nobody listens any more.
+    pub(crate) fn given_up(&self) -> bool {
+        self.0.is_closed()
     }
 
     fn anew(&self) {
@@ -54,7 +59,10 @@ impl Dictation {
 }
 
 /// The product with a model that is dictated to, this often.
-async fn dictated(calls: usize, change: impl FnOnce(&mut harness::product::Setting)) -> (App, Vec<Dictation>) {
+pub(crate) async fn dictated(
+    calls: usize,
+    change: impl FnOnce(&mut harness::product::Setting),
+) -> (App, Vec<Dictation>) {
     let (says, hears): (Vec<_>, Vec<_>) = (0..calls).map(|_| unbounded()).unzip();
     let app = App::with(|setting| {
         // The last one is taken first.
@@ -270,7 +278,7 @@ async fn stop(app: App, mut says: Vec<Dictation>, told: bool) {
 
     socket.say(&json!({"type": "stop", "turn_id": accepted["turn_id"]})).await.unwrap();
     // It takes a fraction of a second. The lease is due long after this has given up.
-    until("the call to be given up", || async { Ok(first.0.is_closed()) }).await.unwrap();
+    until("the call to be given up", || async { Ok(first.given_up()) }).await.unwrap();
     second.say("Here I am.");
     second.end();
 

@@ -36,7 +36,17 @@ const CONNECTION: &str = "
       and (cardinality($2::text[]) = 0 or k.external_id = any($2))
     limit 2";
 
+const EXISTS: &str = "select 1 from tenants where id = app_tenant()";
+
 impl Store {
+    /// Whether there is such a company: one that was erased may still be named by what lies in a queue.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] if Postgres did not answer.
+    pub async fn tenant_exists(&self, tenant: TenantId) -> Result<bool> {
+        Ok(!self.run(Scope::Tenant(tenant), &[(EXISTS, &[])]).await?[0].is_empty())
+    }
+
     /// Finds the one connection of a company that a message of `channel` came through; `named` is what the message says
     /// about it, if anything.
     ///

@@ -15,6 +15,8 @@ pub mod connections;
 pub mod conversations;
 pub mod dead_letters;
 pub mod door;
+#[cfg(feature = "migrate")]
+pub mod erasure;
 pub mod escalations;
 pub mod memory;
 pub mod messages;
@@ -22,6 +24,8 @@ pub mod messages;
 pub mod migrate;
 pub mod model_keys;
 pub mod notices;
+#[cfg(feature = "migrate")]
+pub mod owner;
 mod sabotage;
 mod script;
 pub mod search;

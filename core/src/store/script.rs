@@ -102,7 +102,7 @@ async fn on(loan: &mut Loan, begin: &str, steps: &[Step<'_>]) -> Result<Vec<Vec<
 
 /// Which failures may pass by themselves: a lost connection, a full or restarting server, a timeout, a deadlock.
 #[expect(clippy::needless_pass_by_value, reason = "an argument of map_err")]
-fn translate(error: tokio_postgres::Error) -> Error {
+pub(super) fn translate(error: tokio_postgres::Error) -> Error {
     let broken = || {
         let source = std::error::Error::source(&error);
         error.is_closed() || source.is_some_and(|source| source.is::<std::io::Error>())

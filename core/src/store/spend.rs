@@ -150,6 +150,7 @@ const RESERVE: &str = concat!(
       select month, calls_past_warning = 1 as warn from taken
       union all
       select null::date, false where not exists (select from budgets where tenant_id = app_tenant())
+        and exists (select from tenants where id = app_tenant())
     ), row as (
       insert into usage as u (tenant_id, turn_id, attempt, purpose, model, agent_id, calls, reserved_tokens)
       select app_tenant(), $1, $2, $6, $3, $4, 1, $5 from allowed
@@ -180,11 +181,12 @@ const SETTLE: &str = "
 
 /// `$1` turn, `$2` attempt, `$3` agent, `$4` models, `$5` calls, `$6` input, `$7` output and `$8` reserved tokens of each,
 /// `$9` purpose.
-/// For a tenant without a budget, for whom nothing was reserved.
+/// For a tenant without a budget, for whom nothing was reserved. One that was erased meanwhile has no bill.
 const RECORD: &str = "
     insert into usage (tenant_id, turn_id, attempt, purpose, model, agent_id, calls, input_tokens, output_tokens, reserved_tokens, settled_at)
     select app_tenant(), $1, $2, $9, s.model, $3, s.calls, s.input, s.output, s.reserved, clock_timestamp()
     from unnest($4::text[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[]) s (model, calls, input, output, reserved)
+    where exists (select from tenants where id = app_tenant())
     on conflict (tenant_id, turn_id, attempt, purpose, model) do nothing";
 
 impl Bill {

@@ -101,7 +101,7 @@ impl DeadLetters {
         warn!(message_id, reason, malformed = 1, "a dead letter is kept");
         // Where it can be read it is kept as it was read: without a secret that should not be in it.
         let body = Job::parse(body).map_or_else(|_| without_token(body), |job| job.body());
-        self.store.keep_dead_letter(message_id, &body, &reason).await
+        self.store.keep_dead_letter(named_tenant(&body), message_id, &body, &reason).await
     }
 
     /// Ends the turn if nobody has it and nobody may; else leaves it to the sweep.
@@ -149,6 +149,13 @@ fn without_token(body: &str) -> String {
         }
         Ok(_) | Err(_) => body.to_owned(),
     }
+}
+
+/// The company that a body names, whether the rest of it can be read or not.
+fn named_tenant(body: &str) -> Option<TenantId> {
+    let body: Value = serde_json::from_str(body).ok()?;
+    let named = body.get("tenant_id").filter(|named| named.is_string());
+    named.or_else(|| body.get("channel_metadata")?.get("tenant_id"))?.as_str()?.parse().ok()
 }
 
 /// What a body is about, or why nobody can tell.

@@ -45,7 +45,13 @@ impl Orchestrator {
     pub async fn channel_turn(&self, job: &Job, route: &ChannelRoute) -> Result<()> {
         let (tenant, message) = (route.tenant, &job.message);
         let named: Vec<&str> = route.connected_by.iter().map(String::as_str).collect();
-        let connection = self.store.connection(tenant, message.channel, &named).await?;
+        let connection = match self.store.connection(tenant, message.channel, &named).await {
+            Err(error) if error.code() == Code::NotFound && !self.store.tenant_exists(tenant).await? => {
+                warn!(tenant.id = %tenant, channel = %message.channel, "a record of a company that is not there was dropped");
+                return Ok(());
+            }
+            found => found?,
+        };
         // Before there is a turn: without a token nobody can even be told that it failed.
         let token = self.channels.token(tenant, &connection)?;
         // Some of a channel's clients end lines as Windows does; that is no reason to refuse them.
