@@ -11,6 +11,7 @@ pub mod handshake;
 pub mod held;
 mod leaving;
 pub mod registry;
+mod retention;
 pub mod seal;
 pub mod session;
 mod write;
@@ -166,6 +167,7 @@ impl Hub {
         }));
         tokio::spawn(hub.clone().sweep());
         tokio::spawn(hub.clone().look_after(times.look, times.look_all));
+        tokio::spawn(hub.clone().retain());
         Ok(hub)
     }
 

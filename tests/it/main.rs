@@ -27,6 +27,7 @@ mod providers;
 mod queue;
 mod rates;
 mod resets;
+mod retention;
 mod services;
 mod spend;
 mod stage;

@@ -70,6 +70,8 @@ pub struct Seat {
     pub epoch: i32,
     /// Its newest `seq`.
     pub last_seq: i64,
+    /// Up to which `seq` its messages have gone by their age.
+    pub expired_seq: i64,
 }
 
 impl Seat {
@@ -79,10 +81,11 @@ impl Seat {
         self.member.tenant
     }
 
-    /// Whether a client's position is one of this conversation's: its epoch, and not ahead of us.
+    /// Whether a client's position is one of this conversation's: its epoch, not ahead of us, and nothing behind it has
+    /// expired.
     #[must_use]
     pub fn knows(&self, last_seq: i64, epoch: Option<i32>) -> bool {
-        (0..=self.last_seq).contains(&last_seq) && epoch.is_none_or(|epoch| epoch == self.epoch)
+        (self.expired_seq..=self.last_seq).contains(&last_seq) && epoch.is_none_or(|epoch| epoch == self.epoch)
     }
 }
 
@@ -94,7 +97,7 @@ const TENANT: &str = "
     where u.id = $1";
 
 const CONVERSATION: &str = "
-    select u.role, m.role as member_role, c.tenant_id, c.user_id, c.status, c.epoch, c.last_seq,
+    select u.role, m.role as member_role, c.tenant_id, c.user_id, c.status, c.epoch, c.last_seq, c.expired_seq,
            set_config('app.current_tenant', coalesce(c.tenant_id::text, ''), true)
     from portal_users u
     left join (web_conversations c join user_tenant_roles m on m.tenant_id = c.tenant_id and m.user_id = $1)
@@ -122,7 +125,7 @@ const PLATFORM_TENANT: &str = "
 
 const PLATFORM_CONVERSATION: &str = "
     with c as materialized (
-      select c.tenant_id, c.user_id, c.status, c.epoch, c.last_seq from web_conversations c
+      select c.tenant_id, c.user_id, c.status, c.epoch, c.last_seq, c.expired_seq from web_conversations c
       where c.id = $2 and current_user = 'chat_platform'
     ), audit as (
       insert into audit_events (id, tenant_id, actor_id, action, subject_id)
@@ -191,6 +194,7 @@ impl Store {
             status: word(row, "status")?,
             epoch: column(row, "epoch")?,
             last_seq: column(row, "last_seq")?,
+            expired_seq: column(row, "expired_seq")?,
         };
         Ok((seat, rows.split_off(rows.len() - work.len())))
     }

@@ -28,10 +28,11 @@ const FALLEN_OUT: &str = "
     where c.id = $1 and c.tenant_id = app_tenant() and c.epoch = $2 and c.summary_seq = $3
     order by m.seq limit $5";
 
-/// `$1` conversation, `$2` epoch, `$3` summary, `$4` up to which place. Only onward, and only in its own epoch.
+/// `$1` conversation, `$2` epoch, `$3` summary, `$4` up to which place, `$5` up to which place had expired. Only onward,
+/// only in its own epoch, and only while all that it speaks of is there.
 const SUMMARIZE: &str = "
     update web_conversations set summary = $3, summary_seq = $4
-    where id = $1 and tenant_id = app_tenant() and epoch = $2 and summary_seq < $4
+    where id = $1 and tenant_id = app_tenant() and epoch = $2 and summary_seq < $4 and expired_seq = $5
     returning id";
 
 impl Store {
@@ -55,13 +56,14 @@ impl Store {
         self.run(Scope::Tenant(claim.tenant), &work).await?[0].iter().map(words).collect()
     }
 
-    /// Keeps the summary of everything up to a place. Returns whether it was kept: not after a reset, and not if a later
-    /// one stands already.
+    /// Keeps the summary of everything up to a place. Returns whether it was kept: not after a reset, not if a later one
+    /// stands already, and not if some of what it speaks of has expired meanwhile.
     ///
     /// # Errors
     /// [`Code::Unavailable`](crate::Code::Unavailable) if Postgres did not confirm.
     pub async fn summarize(&self, claim: &Claim, summary: &str, until: i64) -> Result<bool> {
-        let work: [Step<'_>; 1] = [(SUMMARIZE, &[&claim.conversation, &claim.epoch, &summary, &until])];
+        let Claim { conversation, epoch, expired_seq, .. } = claim;
+        let work: [Step<'_>; 1] = [(SUMMARIZE, &[conversation, epoch, &summary, &until, expired_seq])];
         Ok(!self.run(Scope::Tenant(claim.tenant), &work).await?[0].is_empty())
     }
 }

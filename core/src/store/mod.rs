@@ -7,6 +7,7 @@
 //!   whether they may enter and sets the tenant. Where it stays shut there is no tenant, hence no row;
 //! - [`Scope::Tenant`]: on behalf of a turn, whose tenant the queue named;
 //! - [`Scope::Sweep`]: to look for turns left lying, in all tenants, and nothing else;
+//! - [`Scope::Retention`]: to delete what companies do not want to keep any longer, and nothing else;
 //! - [`Scope::Nobody`]: to add what belongs to no tenant.
 
 pub mod channel_turns;
@@ -26,6 +27,7 @@ pub mod model_keys;
 pub mod notices;
 #[cfg(feature = "migrate")]
 pub mod owner;
+pub mod retention;
 mod sabotage;
 mod script;
 pub mod search;
@@ -66,6 +68,8 @@ pub(crate) enum Scope {
     Tenant(TenantId),
     /// Every tenant's open turns.
     Sweep,
+    /// What is due to be deleted, in every tenant that has a retention.
+    Retention,
     /// No row at all; for what can only be added.
     Nobody,
 }
@@ -77,6 +81,7 @@ impl Scope {
             Self::Person(user) => format!("begin; set local app.\"current_user\" = '{user}'"),
             Self::Tenant(tenant) => format!("begin; set local app.current_tenant = '{tenant}'"),
             Self::Sweep => "begin; set local role chat_sweep".to_owned(),
+            Self::Retention => "begin; set local role chat_retention".to_owned(),
             Self::Nobody => "begin".to_owned(),
         }
     }
