@@ -323,6 +323,38 @@ async fn without_redis_the_facts_are_gone_and_it_is_said_what_is_left() {
 }
 
 #[tokio::test]
+async fn the_doors_are_shut_before_anything_is_deleted_and_what_slips_in_goes_along() {
+    let app = App::start().await.unwrap();
+    let ben = app.user("ben@acme");
+    let (acme, agent) = (ben.tenant.unwrap(), app.agent_of(ben).id);
+    let conversation = app.conversation("ben@acme").await.unwrap();
+    let superuser = superuser(&app).await;
+    let mut owner = Owner::connect(&Secret::from(app.owner_url.clone())).await.unwrap();
+    let whom = Whom::Tenant(acme);
+    let rows = owner.shut(whom, "acme").await.unwrap();
+    let said = app.rest("ben@acme").say(&conversation, &ClientMessageId::new().to_string(), "late").await.unwrap();
+    assert_eq!(said.status, 404, "a member comes in no more");
+    let open = json!({"tenant_id": acme, "agent_id": agent});
+    assert_eq!(app.rest("root").post("/conversations", &open).await.unwrap().status, 404, "nobody begins anything");
+
+    while owner.erase_some(whom).await.unwrap().is_some() {}
+    let slips_in = format!(
+        "with c as (insert into web_conversations (id, tenant_id, agent_id, user_id)
+                    values (gen_random_uuid(), '{acme}', '{agent}', '{}') returning id)
+         insert into web_conversation_messages (id, conversation_id, tenant_id, seq, epoch, role, content)
+         select gen_random_uuid(), c.id, '{acme}', 1, 0, 'user', 'late' from c",
+        ben.id
+    );
+    superuser.batch_execute(&slips_in).await.unwrap();
+    owner.erase_rest(whom, "acme", rows).await.unwrap();
+    assert_eq!(naming(&superuser, &[acme.to_string()]).await, Vec::<String>::new());
+    let too_late = superuser.batch_execute(&slips_in).await.unwrap_err();
+    assert_eq!(too_late.code().unwrap().code(), "23503", "and what comes later finds nothing to belong to");
+    owner.close().await.unwrap();
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_large_company_goes_in_steps_while_others_talk() {
     let app = App::with(|setting| setting.queue = QueueKind::Local(None)).await.unwrap();
     let acme: TenantId = app.user("ben@acme").tenant.unwrap();

@@ -4,7 +4,7 @@ use chat_core::{
     config::{Memory, Times},
     ids::{ClientMessageId, TenantId},
     keys::memory_short_key,
-    store::retention::Expired,
+    store::{claim::Claim, retention::Expired, turns::End},
 };
 use harness::{
     app::{App, until},
@@ -160,20 +160,17 @@ async fn what_waits_for_its_answer_stays_however_old_it_is() {
     superuser.batch_execute(old).await.unwrap();
     let expired = expire(&app, tenant).await;
     assert_eq!((expired.messages, expired.turns), (0, 0));
-    let end = chat_core::store::turns::End::Stopped;
+    let end = End::Stopped;
     assert!(store.end(&claim, end).await.unwrap().0);
     superuser.batch_execute("update web_conversations set oldest_at = null").await.unwrap();
     let expired = expire(&app, tenant).await;
     assert_eq!((expired.messages, expired.turns), (1, 1), "the one that has its end, up to the one that waits");
     let claim = store.claim(tenant, conversation, &Times::default(), &Memory::default()).await.unwrap().unwrap();
     assert_eq!(claim.message, "two");
-    // A summary of what has expired meanwhile is refused.
-    assert!(
-        !store
-            .summarize(&chat_core::store::claim::Claim { expired_seq: 0, ..claim.clone() }, "of one", 1)
-            .await
-            .unwrap()
-    );
+    // A summary that was begun before that speaks of what has gone, and is refused.
+    let begun_before = Claim { expired_seq: 0, ..claim.clone() };
+    assert!(!store.summarize(&begun_before, "of one and two", 2).await.unwrap());
+    assert!(store.summarize(&claim, "of two", 2).await.unwrap());
     assert!(store.end(&claim, end).await.unwrap().0);
     app.finish().await.unwrap();
 }
