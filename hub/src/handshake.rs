@@ -7,7 +7,7 @@ use chat_core::{
     event::{Auth, ClientFrame},
     ids::ConversationId,
     store::door::{Action, Seat},
-    token::Identity,
+    token::{Identity, Verified},
 };
 use tokio::time::timeout;
 
@@ -15,7 +15,9 @@ use crate::{Hub, close::Close};
 
 /// Somebody who may be here.
 pub struct Entered {
-    /// Who, by their token.
+    /// What their token says.
+    pub token: Verified,
+    /// Who they are by it.
     pub identity: Identity,
     /// Where.
     pub seat: Seat,
@@ -30,13 +32,13 @@ pub struct Entered {
 pub async fn enter(hub: &Hub, socket: &mut WebSocket, conversation: Option<ConversationId>) -> Result<Entered, Close> {
     let patience = Duration::from_millis(hub.0.limits.auth_ms);
     let auth = timeout(patience, first_frame(socket)).await.map_err(|_| Close::AuthTimeout)??;
-    let identity = hub.identify(&auth)?;
+    let (token, identity) = hub.identify(&auth).await?;
     let conversation = conversation.ok_or(Close::NotFound)?;
     let seat = hub.0.store.seat(&identity, conversation, Action::Read).await.map_err(|error| Close::of(&error))?;
     agree(&auth, &seat)?;
     // The door that opened now is the one to try first from here on.
     let identity = Identity { role_hint: Some(seat.member.caller.role), ..identity };
-    Ok(Entered { identity, seat, seen: auth.last_seq.map(|seq| (seq, auth.epoch)) })
+    Ok(Entered { token, identity, seat, seen: auth.last_seq.map(|seq| (seq, auth.epoch)) })
 }
 
 async fn first_frame(socket: &mut WebSocket) -> Result<Auth, Close> {
@@ -58,10 +60,15 @@ async fn first_frame(socket: &mut WebSocket) -> Result<Auth, Close> {
 }
 
 impl Hub {
-    /// Verifies the token of an `auth` frame.
-    pub(crate) fn identify(&self, auth: &Auth) -> Result<Identity, Close> {
+    /// Verifies the token of an `auth` frame, and tells whose it is.
+    pub(crate) async fn identify(&self, auth: &Auth) -> Result<(Verified, Identity), Close> {
         let token = auth.token.clone().unwrap_or_default();
-        self.0.verifier.verify(&token).map_err(|error| Close::of(&error))
+        let told = async {
+            let token = self.0.verifier.verify(&token).await?;
+            let identity = self.0.store.recognize(&token).await?;
+            Ok((token, identity))
+        };
+        told.await.map_err(|error| Close::of(&error))
     }
 }
 

@@ -153,7 +153,7 @@ impl Hub {
             outbox,
             dispatcher,
             subscriber,
-            verifier: Verifier::new(&token),
+            verifier: Verifier::new(&token)?,
             edge,
             pace: Pace::new(&times),
             registry: Registry::new(&limits),

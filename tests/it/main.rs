@@ -32,6 +32,7 @@ mod services;
 mod spend;
 mod stage;
 mod streaming;
+mod tokens;
 mod tools;
 mod turns;
 mod usage;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use chat_core::config::Secret;
+use chat_core::config::Keys;
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     net::TcpListener,
@@ -50,6 +50,9 @@ pub struct HubProcess {
 /// If the product's queue is in its own process, where no other reaches it.
 pub fn environment(setting: &Setting) -> Result<Vec<(&'static str, String)>> {
     let QueueKind::Sqs(queue) = &setting.queue else { bail!("a process of its own needs a queue it can reach") };
+    let Keys::Shared(secret) = &setting.token.keys else {
+        bail!("a process of its own knows tokens by a shared secret")
+    };
     let plenty = || 1_000_000.to_string();
     Ok(vec![
         ("DATABASE_URL", setting.database_url.clone()),
@@ -60,7 +63,7 @@ pub fn environment(setting: &Setting) -> Result<Vec<(&'static str, String)>> {
         ("AWS_REGION", "us-east-1".to_owned()),
         ("AWS_ACCESS_KEY_ID", "local".to_owned()),
         ("AWS_SECRET_ACCESS_KEY", "local".to_owned()),
-        ("JWT_SECRET", Secret::expose(&setting.token.secret).to_owned()),
+        ("JWT_SECRET", secret.expose().to_owned()),
         ("ALLOWED_ORIGINS", setting.allowed_origins.join(",")),
         ("LIMIT_USER_SOCKETS", plenty()),
         ("LIMIT_USER_MESSAGES_PER_MINUTE", plenty()),

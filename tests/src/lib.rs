@@ -13,6 +13,7 @@ pub mod channels;
 pub mod clients;
 pub mod demo;
 pub mod hub_process;
+pub mod issuer;
 pub mod lambda;
 pub mod mint;
 pub mod model;

@@ -167,7 +167,7 @@ impl Product {
             queue: Arc::clone(&queue),
             buckets: Buckets::new(&publisher, &setting.limits),
             publisher,
-            verifier: Arc::new(Verifier::new(&setting.token)),
+            verifier: Arc::new(Verifier::new(&setting.token)?),
             limits: setting.limits,
         };
         let router = hub::router(hub.clone()).merge(conversations::router(api));

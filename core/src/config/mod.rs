@@ -8,6 +8,7 @@ mod notices;
 mod numbers;
 mod placeholder;
 mod sealing;
+mod token;
 
 use std::{fmt, str::FromStr};
 
@@ -16,6 +17,7 @@ pub use model::{Model, Provider, Speaks};
 pub use notices::Notices;
 pub use numbers::{Limits, Memory, RawTimes, Times};
 pub use sealing::Sealing;
+pub use token::{Keys, MIN_SECRET_BYTES, Pace, Published, Token};
 
 pub use crate::secret::Secret;
 
@@ -136,33 +138,6 @@ impl Queue {
     }
 }
 
-/// How tokens are checked.
-#[derive(Clone)]
-pub struct Token {
-    /// The secret shared with the portal that mints them, at least 32 bytes.
-    pub secret: Secret,
-    /// The `iss` that a token must name, if any.
-    pub issuer: Option<String>,
-    /// The `aud` that a token must name, if any.
-    pub audience: Option<String>,
-}
-
-/// Shortest shared secret, in bytes: as long as the digest that it keys (RFC 7518, section 3.2).
-pub const MIN_SECRET_BYTES: usize = 32;
-
-impl Token {
-    /// Reads `JWT_SECRET`, `JWT_ISSUER` and `JWT_AUDIENCE`.
-    pub fn read(env: &mut Env<'_>) -> Self {
-        let secret = env.required("JWT_SECRET");
-        if !secret.is_empty() && secret.len() < MIN_SECRET_BYTES {
-            env.faults.push(format!("JWT_SECRET must have at least {MIN_SECRET_BYTES} bytes"));
-        } else if !secret.is_empty() {
-            env.refuse_placeholder_key("JWT_SECRET", secret.as_bytes());
-        }
-        Self { secret: secret.into(), issuer: env.optional("JWT_ISSUER"), audience: env.optional("JWT_AUDIENCE") }
-    }
-}
-
 /// Where the hub listens, and whose pages may open sockets.
 #[derive(Debug, Clone)]
 pub struct Edge {
@@ -218,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_missing_setting_is_told_by_its_name() {
-        assert_eq!(faults(&[]), ["DATABASE_URL is missing", "JWT_SECRET is missing"]);
+        assert_eq!(faults(&[]), ["DATABASE_URL is missing", "JWT_SECRET or JWT_JWKS_URL is missing"]);
         assert!(faults(GOOD).is_empty());
     }
 
@@ -230,6 +205,7 @@ mod tests {
             ("LIMIT_TEXT_CHARS", "0"),
             ("SECRETS_KEY", "hunter2"),
             ("SECRETS_KEY", "00"),
+            ("LIMIT_PING_MS", "30001"),
             ("NOTICE_ALLOW_PRIVATE", "hunter2"),
             ("NOTICE_REMIND_MS", "1"),
             ("NOTICE_REMINDERS", "-1"),

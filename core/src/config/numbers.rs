@@ -41,8 +41,9 @@ numbers! {
         frame_bytes: usize = 262_144 in 1_024..16_777_216, "LIMIT_FRAME_BYTES";
         /// Longest wait for the first frame, in milliseconds: long enough for a phone waking its radio.
         auth_ms: u64 = 10_000 in 100..120_000, "LIMIT_AUTH_MS";
-        /// Time between two pings, in milliseconds: well below half of a load balancer's usual 60 s idle time.
-        ping_ms: u64 = 25_000 in 100..300_000, "LIMIT_PING_MS";
+        /// Time between two pings, in milliseconds: well below half of a load balancer's usual 60 s idle time. With each
+        /// one a socket's right to be here is looked at, hence at most 30 s: whoever was put out is gone by then.
+        ping_ms: u64 = 25_000 in 100..30_000, "LIMIT_PING_MS";
         /// Sockets one user may hold on this hub.
         user_sockets: usize = 20 in 1..1_000_000, "LIMIT_USER_SOCKETS";
         /// Sockets this hub holds at most.

@@ -8,7 +8,7 @@
 //! - [`Scope::Tenant`]: on behalf of a turn, whose tenant the queue named;
 //! - [`Scope::Sweep`]: to look for turns left lying, in all tenants, and nothing else;
 //! - [`Scope::Retention`]: to delete what companies do not want to keep any longer, and nothing else;
-//! - [`Scope::Nobody`]: to add what belongs to no tenant.
+//! - [`Scope::Nobody`]: to add what belongs to no tenant, or to find out whom a token names.
 
 pub mod channel_turns;
 pub mod claim;
@@ -19,6 +19,7 @@ pub mod door;
 #[cfg(feature = "migrate")]
 pub mod erasure;
 pub mod escalations;
+pub mod identities;
 pub mod memory;
 pub mod messages;
 #[cfg(feature = "migrate")]
@@ -70,7 +71,7 @@ pub(crate) enum Scope {
     Sweep,
     /// What is due to be deleted, in every tenant that has a retention.
     Retention,
-    /// No row at all; for what can only be added.
+    /// No row at all, but for the one identity that a token names; for what can only be added.
     Nobody,
 }
 

@@ -25,13 +25,17 @@ pub struct Bearer(pub Identity);
 impl FromRequestParts<Api> for Bearer {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        Ok(Self(api.verifier.verify(&bearer(&parts.headers))?))
+        let token = api.verifier.verify(&bearer(&parts.headers)).await?;
+        Ok(Self(api.store.recognize(&token).await?))
     }
 }
 
-/// The token of the `Authorization` header; an empty one, which nobody verifies, where there is none.
+/// The token of the one `Authorization` header; an empty one, which nobody verifies, where there is none, or where there
+/// are two and others could go by the other.
 fn bearer(headers: &HeaderMap) -> Secret {
-    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let only = values.next().filter(|_| values.next().is_none());
+    let value = only.and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (scheme, token) = value.split_once(' ').unwrap_or_default();
     let token = if scheme.eq_ignore_ascii_case("bearer") { token.trim() } else { "" };
     Secret::from(token.to_owned())

@@ -131,7 +131,7 @@ impl Api {
             queue: Arc::new(Sqs::connect(&queue).await),
             buckets: Buckets::new(&publisher, &limits),
             publisher,
-            verifier: Arc::new(Verifier::new(&token)),
+            verifier: Arc::new(Verifier::new(&token)?),
             limits,
         })
     }

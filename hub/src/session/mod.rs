@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::extract::ws::{Message as Frame, WebSocket};
 use chat_core::{
-    Kind,
+    Code, Error, Kind,
     bus::{News, Subscription},
     event::ServerFrame,
     ids::{ConversationId, SocketId, TurnId},
@@ -20,7 +20,7 @@ use chat_core::{
     sabotage::{Defence, out},
     store::door::{Action, Seat},
     timestamp::Timestamp,
-    token::{Identity, LEEWAY_SECONDS},
+    token::{Identity, LEEWAY_SECONDS, Verified},
 };
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tracing::debug;
@@ -74,6 +74,8 @@ pub async fn serve(hub: Hub, mut socket: WebSocket, conversation: Option<Convers
 struct Session {
     hub: Hub,
     id: SocketId,
+    /// What their token says.
+    token: Verified,
     identity: Identity,
     /// When the token ends for good, by the monotonic clock.
     expires: Instant,
@@ -101,7 +103,7 @@ struct Session {
 
 /// Lets a socket in: authenticates, subscribes, sends what was missed, says `ready`.
 async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<ConversationId>) -> Result<Session, Close> {
-    let Entered { identity, seat, seen } = handshake::enter(hub, socket, conversation).await?;
+    let Entered { token, identity, seat, seen } = handshake::enter(hub, socket, conversation).await?;
     let presence = hub.0.registry.enter(identity.user_id).map_err(|error| Close::from(&error))?;
     let topic = webchat_response_key(seat.tenant(), seat.conversation);
     let listening = hub.0.subscriber.subscribe(topic, SUBSCRIBE_PATIENCE);
@@ -125,6 +127,7 @@ async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<Conversati
         hub: hub.clone(),
         id: SocketId::new(),
         expires: expiry(&identity),
+        token,
         identity,
         seat,
         _presence: presence,
@@ -201,7 +204,15 @@ impl Session {
 
     /// Whoever was let in may have been put out since.
     async fn still_in(&mut self, socket: &mut WebSocket) -> Result<(), Close> {
-        match self.hub.0.store.seat(&self.identity, self.seat.conversation, Action::Stay).await {
+        let store = &self.hub.0.store;
+        let seat = async {
+            // What an issuer's words mean here may have been taken back, too.
+            if store.recognize(&self.token).await?.user_id != self.identity.user_id {
+                return Err(Error::new(Code::Unauthenticated, "The token names somebody else now."));
+            }
+            store.seat(&self.identity, self.seat.conversation, Action::Stay).await
+        };
+        match seat.await {
             Ok(seat) => self.sit(socket, seat).await,
             Err(error) if error.kind() == Kind::Unavailable => Ok(()),
             Err(error) => Err(Close::put_out(&error)),

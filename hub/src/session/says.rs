@@ -234,7 +234,7 @@ impl Session {
         if let Err(wait) = self.leave().await {
             return write::frame(socket, &write::retry(&too_fast(), None, wait)).await;
         }
-        let identity = self.hub.identify(auth)?;
+        let (token, identity) = self.hub.identify(auth).await?;
         if identity.user_id != self.identity.user_id {
             return Err(Close::Forbidden);
         }
@@ -242,6 +242,7 @@ impl Session {
         let seat = seat.map_err(|error| Close::put_out(&error))?;
         handshake::agree(auth, &seat)?;
         self.expires = expiry(&identity);
+        self.token = token;
         self.identity = Identity { role_hint: Some(seat.member.caller.role), ..identity };
         self.seat = seat;
         // Everything that is written to this socket comes in order; nothing was missed, nothing is replayed.

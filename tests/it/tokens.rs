@@ -1,0 +1,432 @@
+//! Tokens of the portal and of an issuer that publishes its keys: every bad one, on both edges, and the keys themselves.
+
+use std::time::Duration;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use chat_core::{
+    Code,
+    config::{Pace, Token},
+    ids::UserId,
+    secret::Secret,
+    timestamp::Timestamp,
+    token::Verifier,
+};
+use harness::{
+    app::{self, App},
+    clients::{Rest, Socket},
+    issuer::{AUDIENCE, ISSUER, Issuer, Mood, Signer},
+    mint::Mint,
+    product::Product,
+};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+fn now() -> i64 {
+    Timestamp::now().unix_micros() / 1_000_000
+}
+
+/// The same facts and pipes with other keys.
+async fn beside(app: &App, token: Token) -> Product {
+    let setting = harness::product::Setting { token, ..app.setting.clone() };
+    Product::start(&setting, TcpListener::bind(("127.0.0.1", 0)).await.unwrap()).await.unwrap()
+}
+
+/// Makes a person known by an outside issuer's word for them.
+async fn introduce(app: &App, subject: &str, handle: &str) {
+    let insert = "insert into portal_user_identities (issuer, subject, user_id) values ($1, $2, $3)";
+    app.owner().await.unwrap().execute(insert, &[&ISSUER, &subject, &app.user(handle).id]).await.unwrap();
+}
+
+/// A header or claims, as JSON with one thing changed; a null takes it away.
+fn with(good: &Value, name: &str, value: Value) -> String {
+    let mut changed = good.clone();
+    if value.is_null() {
+        changed.as_object_mut().unwrap().remove(name);
+    } else {
+        changed[name] = value;
+    }
+    changed.to_string()
+}
+
+/// What can be wrong with a token that is signed as it should be: fault, header, claims, and whether it was good once.
+fn faults(header: &Value, claims: &Value, trap: &str) -> Vec<(&'static str, String, String, bool)> {
+    let (h, c) = (header.to_string(), claims.to_string());
+    let head = |name: &str, value: Value| with(header, name, value);
+    let claim = |name: &str, value: Value| with(claims, name, value);
+    let twice = |json: &str, more: &str| format!("{},{more}}}", json.strip_suffix('}').unwrap());
+    let x = URL_SAFE_NO_PAD.encode([9; 32]);
+    let mut faults = vec![
+        ("critical header", head("crit", json!(["exp"])), c.clone(), false),
+        ("payload not encoded", head("b64", json!(false)), c.clone(), false),
+        ("an ID token's type", head("typ", json!("id_token")), c.clone(), false),
+        ("a logout token's type", head("typ", json!("logout+jwt")), c.clone(), false),
+        ("no algorithm", head("alg", Value::Null), c.clone(), false),
+        ("algorithm none", head("alg", json!("none")), c.clone(), false),
+        ("algorithm nOnE", head("alg", json!("nOnE")), c.clone(), false),
+        ("another family's algorithm", head("alg", json!("HS512")), c.clone(), false),
+        ("an algorithm nobody knows", head("alg", json!("XS256")), c.clone(), false),
+        ("algorithm twice", twice(&h, r#""alg":"none""#), c.clone(), false),
+        ("header no object", "[]".to_owned(), c.clone(), false),
+        ("header no JSON", "{".to_owned(), c.clone(), false),
+        ("expired", h.clone(), claim("exp", json!(now() - 60)), true),
+        ("no end", h.clone(), claim("exp", Value::Null), false),
+        ("end is text", h.clone(), claim("exp", json!((now() + 60).to_string())), false),
+        ("end with a fraction", h.clone(), claim("exp", json!(1e12 + 0.5)), false),
+        ("end before time", h.clone(), claim("exp", json!(-1)), false),
+        ("end in 1e300", h.clone(), claim("exp", json!(1e300)), false),
+        ("end in a hundred years", h.clone(), claim("exp", json!(now() + 3_155_760_000_i64)), false),
+        ("end twice", h.clone(), twice(&c, &format!(r#""exp":{}"#, now() + 90)), false),
+        ("begins tomorrow", h.clone(), claim("nbf", json!(now() + 86_400)), false),
+        ("begins as text", h.clone(), claim("nbf", json!("tomorrow")), false),
+        ("no subject", h.clone(), claim("sub", Value::Null), false),
+        ("subject empty", h.clone(), claim("sub", json!("")), false),
+        ("subject a number", h.clone(), claim("sub", json!(1)), false),
+        ("subject with NUL", h.clone(), claim("sub", json!("a\0b")), false),
+        ("subject twice", h.clone(), twice(&c, &format!(r#""sub":"{}""#, UserId::new())), false),
+        ("subject unknown", h.clone(), claim("sub", json!(UserId::new())), false),
+        ("subject with SQL", h.clone(), claim("sub", json!("' or 'a'='a")), false),
+        ("another issuer", h.clone(), claim("iss", json!("https://evil.example")), false),
+        ("issuer with a slash more", h.clone(), claim("iss", json!(format!("{ISSUER}/"))), false),
+        ("no issuer", h.clone(), claim("iss", Value::Null), false),
+        ("another audience", h.clone(), claim("aud", json!("billing")), false),
+        ("other audiences", h.clone(), claim("aud", json!(["billing", "mail"])), false),
+        ("no audience", h.clone(), claim("aud", Value::Null), false),
+        ("claims no object", h.clone(), "[]".to_owned(), false),
+        ("claims no JSON", h.clone(), "{".to_owned(), false),
+        ("claims without end", h.clone(), "[".repeat(4_000), false),
+    ];
+    // A key that the token brings along, or says where to find, is never looked at; nor does it make a bad token good.
+    for (name, value) in
+        [("jku", json!(trap)), ("x5u", json!(trap)), ("jwk", json!({"kty": "OKP", "crv": "Ed25519", "x": x}))]
+    {
+        faults.push((name, head(name, value), claim("aud", json!("billing")), false));
+    }
+    faults
+}
+
+/// Each of these is refused on both edges, and nothing is done.
+async fn refused(app: &App, product: &Product, conversation: &str, bad: &[(String, String, bool)]) {
+    for (fault, token, once) in bad {
+        let code = if *once { "token_expired" } else { "unauthenticated" };
+        // What no header can hold does not reach REST.
+        if http::HeaderValue::from_str(token).is_ok() {
+            let rest = Rest::new(&product.rest(), Some(token));
+            let read = rest.get(&format!("/conversations/{conversation}")).await.unwrap();
+            let said = rest.say(conversation, &UserId::new().to_string(), "hello").await.unwrap();
+            for answer in [read, said] {
+                assert_eq!((answer.status, &answer.body["code"]), (401, &json!(code)), "{fault}");
+                assert_eq!(answer.headers["www-authenticate"], "Bearer", "{fault}");
+            }
+        }
+        let mut socket = Socket::open(&product.ws(), conversation, None).await.unwrap();
+        socket.say(&json!({"type": "auth", "token": token})).await.unwrap();
+        assert_eq!(socket.closed().await.unwrap(), Some(4401), "{fault}");
+    }
+    let owner = app.owner().await.unwrap();
+    let touched = "select (select count(*) from turns) + (select count(*) from audit_events)";
+    assert_eq!(owner.query_one(touched, &[]).await.unwrap().get::<_, i64>(0), 0, "nothing was done");
+}
+
+/// Faults of what carries the token rather than of what it says.
+fn mangled(good: &str) -> Vec<(String, String, bool)> {
+    let (signed, signature) = good.rsplit_once('.').unwrap();
+    let (header, payload) = signed.split_once('.').unwrap();
+    let none = URL_SAFE_NO_PAD.encode(r#"{"alg":"none","typ":"JWT"}"#);
+    let zeros = URL_SAFE_NO_PAD.encode([0; 64]);
+    let not_utf8 = URL_SAFE_NO_PAD.encode(b"{\"sub\":\"\xff\"}");
+    [
+        ("empty", String::new()),
+        ("blank", "   ".to_owned()),
+        ("garbage", "three.little.words".to_owned()),
+        ("NUL", "\0".to_owned()),
+        ("huge", "a".repeat(64 * 1024)),
+        ("huge and in three parts", format!("{}.{payload}.{signature}", "a".repeat(16 * 1024))),
+        ("alg none, unsigned", format!("{none}.{payload}.")),
+        ("alg none, signature kept", format!("{none}.{payload}.{signature}")),
+        ("unsigned", format!("{signed}.")),
+        ("two parts", signed.to_owned()),
+        ("four parts", format!("{good}.{signature}")),
+        ("two tokens", format!("{good} {good}")),
+        ("signature of zeros", format!("{signed}.{zeros}")),
+        ("signature with more behind", format!("{good}AAAA")),
+        ("signature padded", format!("{good}==")),
+        ("signature in the other alphabet", format!("{signed}.+/{}", &signature[2..])),
+        ("claims are not UTF-8", format!("{header}.{not_utf8}.{signature}")),
+        ("header and claims exchanged", format!("{payload}.{header}.{signature}")),
+        ("another's claims", format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode("{}"))),
+    ]
+    .into_iter()
+    .map(|(fault, token)| (fault.to_owned(), token, false))
+    .collect()
+}
+
+#[tokio::test]
+async fn every_bad_token_of_the_portal_is_refused_on_both_edges() {
+    let app = App::start().await.unwrap();
+    let conversation = app.conversation("ben@acme").await.unwrap();
+    let ben = app.user("ben@acme");
+    let token = Token { issuer: Some(ISSUER.to_owned()), audience: Some(AUDIENCE.to_owned()), ..app.mint.settings() };
+    let product = beside(&app, token).await;
+    let trap = Issuer::start(&[]).await.unwrap();
+    let header = json!({"alg": "HS256", "typ": "JWT"});
+    let claims = json!({"sub": ben.id, "exp": now() + 600, "iss": ISSUER, "aud": AUDIENCE, "role": ben.role});
+    let good = app.mint.sign_text(&header.to_string(), &claims.to_string());
+    let rest = Rest::new(&product.rest(), Some(&good));
+    assert_eq!(rest.get(&format!("/conversations/{conversation}")).await.unwrap().status, 200, "the good one is good");
+
+    let sign = |(fault, header, claims, once): (&str, String, String, bool)| {
+        (fault.to_owned(), app.mint.sign_text(&header, &claims), once)
+    };
+    let trapped = format!("http://{}/jwks", trap.address);
+    let mut bad: Vec<_> = faults(&header, &claims, &trapped).into_iter().map(sign).collect();
+    bad.extend(mangled(&good));
+    let other = Mint::new();
+    bad.push(("another secret".to_owned(), other.sign_text(&header.to_string(), &claims.to_string()), false));
+    let claimed = with(&claims, "role", json!("root"));
+    bad.push(("a role that is none".to_owned(), app.mint.sign_text(&header.to_string(), &claimed), false));
+    refused(&app, &product, &conversation, &bad).await;
+    assert_eq!((trap.asked(), trap.trapped()), (0, 0), "nobody went where a token pointed");
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn every_bad_token_of_an_issuer_is_refused_on_both_edges() {
+    let app = App::start().await.unwrap();
+    let conversation = app.conversation("ben@acme").await.unwrap();
+    introduce(&app, "auth0|ben", "ben@acme").await;
+    let rsa = Signer::new("RS256", "rsa").unwrap();
+    let (es, ed) = (Signer::new("ES256", "es").unwrap(), Signer::new("EdDSA", "ed").unwrap());
+    let issuer = Issuer::start(&[&rsa, &es, &ed]).await.unwrap();
+    let product = beside(&app, issuer.settings(Pace::default())).await;
+    let claims = json!({"sub": "auth0|ben", "exp": now() + 600, "iss": ISSUER, "aud": [AUDIENCE, "mail"]});
+    let trap = format!("http://{}/trap", issuer.address);
+    let mut bad = Vec::new();
+    for signer in [&rsa, &es, &ed] {
+        let good = signer.sign(&claims);
+        let rest = Rest::new(&product.rest(), Some(&good));
+        let answer = rest.get(&format!("/conversations/{conversation}")).await.unwrap();
+        assert_eq!(answer.status, 200, "the good one is good: {}", answer.body);
+        bad.extend(mangled(&good));
+    }
+    let header = json!({"alg": "EdDSA", "typ": "at+jwt", "kid": "ed"});
+    let sign = |(fault, header, claims, once): (&str, String, String, bool)| {
+        (fault.to_owned(), ed.sign_text(&header, &claims), once)
+    };
+    bad.extend(faults(&header, &claims, &trap).into_iter().map(sign));
+    let head = |name: &str, value: Value| with(&header, name, value);
+    for (fault, header) in [
+        ("no key named", head("kid", Value::Null)),
+        ("a key that nobody has", head("kid", json!("nobody"))),
+        ("a key with a path", head("kid", json!("../../../etc/passwd"))),
+        ("a key with SQL", head("kid", json!("ed' or '1'='1"))),
+        ("another key's name", head("kid", json!("rsa"))),
+        ("another key's name and algorithm", with(&json!({"alg": "RS256", "kid": "rsa"}), "typ", json!("JWT"))),
+    ] {
+        bad.push((fault.to_owned(), ed.sign_text(&header, &claims.to_string()), false));
+    }
+    // The public key is known to everybody; who takes it for a shared secret lets everybody in.
+    for secret in [rsa.public_pem().unwrap(), rsa.jwk()["n"].as_str().unwrap().to_owned(), rsa.jwk().to_string()] {
+        let mint = Mint::with(secret);
+        let header = json!({"alg": "HS256", "typ": "JWT", "kid": "rsa"});
+        bad.push((
+            "HS256 with the public key".to_owned(),
+            mint.sign_text(&header.to_string(), &claims.to_string()),
+            false,
+        ));
+    }
+    let stranger = Signer::new("EdDSA", "ed").unwrap();
+    bad.push(("a stranger's key".to_owned(), stranger.sign(&claims), false));
+    let portals = app.token(app.user("ben@acme"));
+    bad.push(("the portal's own".to_owned(), portals, false));
+    // An issuer's subject is never a portal user's id, whatever it looks like.
+    let posing = ed.sign_text(&header.to_string(), &with(&claims, "sub", json!(app.user("root").id)));
+    bad.push(("a portal user's id as subject".to_owned(), posing, false));
+    let several = ed.sign_text(&header.to_string(), &with(&claims, "iss", json!([ISSUER, "https://evil.example"])));
+    bad.push(("several issuers".to_owned(), several, false));
+    refused(&app, &product, &conversation, &bad).await;
+    assert_eq!(issuer.trapped(), 0, "nobody went where a token pointed");
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_counts_only_where_it_belongs() {
+    let app = App::start().await.unwrap();
+    let conversation = app.conversation("ben@acme").await.unwrap();
+    let token = app.token(app.user("ben@acme"));
+    let url = format!("{}{}/conversations/{conversation}", app.product.rest(), conversations::BASE);
+    let nobody = Rest::new(&app.product.rest(), None);
+    let root = app.user("root").id.to_string();
+    for (what, answer) in [
+        ("in the query", nobody.with(|http, _| http.get(format!("{url}?token={token}&access_token={token}"))).await),
+        (
+            "by another scheme",
+            nobody.with(|http, _| http.get(&url).header("authorization", format!("Basic {token}"))).await,
+        ),
+        ("without a scheme", nobody.with(|http, _| http.get(&url).header("authorization", &token)).await),
+        (
+            "beside another",
+            nobody
+                .with(|http, _| {
+                    http.get(&url)
+                        .header("authorization", format!("Bearer {token}"))
+                        .header("authorization", format!("Bearer {token}"))
+                })
+                .await,
+        ),
+        ("as a cookie", nobody.with(|http, _| http.get(&url).header("cookie", format!("token={token}"))).await),
+        (
+            "with headers of a proxy that is not there",
+            nobody
+                .with(|http, _| {
+                    http.get(&url)
+                        .header("x-user-id", &root)
+                        .header("x-forwarded-user", &root)
+                        .header("x-tenant-id", app.demo.tenants[0].id.to_string())
+                        .header("x-role", "platform_admin")
+                })
+                .await,
+        ),
+    ] {
+        assert_eq!(answer.unwrap().status, 401, "{what}");
+    }
+    // And with a good token such headers change nothing.
+    let globex = app.rest("ben@globex");
+    let answer = globex
+        .with(|http, _| {
+            http.get(&url)
+                .header("x-user-id", &root)
+                .header("x-tenant-id", app.demo.tenants[0].id.to_string())
+                .header("x-role", "platform_admin")
+        })
+        .await;
+    assert_eq!(answer.unwrap().status, 404);
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_person_of_an_outside_issuer_chats_and_is_out_when_they_are_not_known_any_more() {
+    let app = App::with(|setting| setting.limits.ping_ms = 200).await.unwrap();
+    let conversation = app.conversation("ben@acme").await.unwrap();
+    introduce(&app, "ben", "ben@acme").await;
+    introduce(&app, "ada", "ada@acme").await;
+    let key = Signer::new("ES256", "one").unwrap();
+    let issuer = Issuer::start(&[&key]).await.unwrap();
+    let product = beside(&app, issuer.settings(Pace::default())).await;
+    let claims = |subject: &str| json!({"sub": subject, "exp": now() + 600, "iss": ISSUER, "aud": AUDIENCE});
+    let token = key.sign(&claims("ben"));
+    let (mut socket, _) = Socket::join(&product.ws(), &conversation, &token).await.unwrap();
+    socket.message("hello", None).await.unwrap();
+    socket.until("response").await.unwrap();
+    socket.say(&json!({"type": "auth", "token": key.sign(&claims("ben"))})).await.unwrap();
+    socket.until("ready").await.unwrap();
+
+    let (mut other, _) = Socket::join(&product.ws(), &conversation, &token).await.unwrap();
+    other.say(&json!({"type": "auth", "token": key.sign(&claims("ada"))})).await.unwrap();
+    assert_eq!(other.closed().await.unwrap(), Some(4403), "a fresh token must be the same person's");
+    let (mut other, _) = Socket::join(&product.ws(), &conversation, &token).await.unwrap();
+    other.say(&json!({"type": "auth", "token": "worn out"})).await.unwrap();
+    assert_eq!(other.closed().await.unwrap(), Some(4401), "a bad one ends the socket");
+
+    let owner = app.owner().await.unwrap();
+    owner.execute("delete from portal_user_identities where subject = 'ben'", &[]).await.unwrap();
+    assert_eq!(socket.closed().await.unwrap(), Some(4401), "without having said anything");
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_admin_who_is_demoted_does_not_go_on_reading_what_is_not_theirs() {
+    let app = App::with(|setting| setting.limits.ping_ms = 200).await.unwrap();
+    let conversation = app.conversation("ben@acme").await.unwrap();
+    let owner = app.owner().await.unwrap();
+    owner.execute("update web_conversations set status = 'escalated'", &[]).await.unwrap();
+    for (what, change) in [
+        ("by the portal", "update portal_users set role = 'customer_operator' where id = $1"),
+        ("in the company", "update user_tenant_roles set role = 'customer_operator' where user_id = $1"),
+    ] {
+        let mut socket = app.socket("ada@acme", &conversation).await.unwrap();
+        let ada = app.user("ada@acme").id;
+        owner.execute(change, &[&ada]).await.unwrap();
+        assert_eq!(socket.closed().await.unwrap(), Some(4403), "demoted {what}");
+        owner.execute("update portal_users set role = 'customer_admin' where id = $1", &[&ada]).await.unwrap();
+        owner
+            .execute("update user_tenant_roles set role = 'customer_admin' where user_id = $1", &[&ada])
+            .await
+            .unwrap();
+    }
+    owner.execute("update web_conversations set status = 'agent'", &[]).await.unwrap();
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn many_unknown_keys_make_us_ask_the_issuer_once() {
+    app::services().await.unwrap();
+    let key = Signer::new("EdDSA", "known").unwrap();
+    let issuer = Issuer::start(&[&key]).await.unwrap();
+    let verifier = Verifier::new(&issuer.settings(Pace::default())).unwrap();
+    let claims = json!({"sub": "ben", "exp": now() + 600, "iss": ISSUER, "aud": AUDIENCE});
+    // All at once: those that come while the keys are fetched wait for the same answer.
+    let tokens: Vec<Secret> = (0..10_000)
+        .map(|_| json!({"alg": "EdDSA", "kid": UserId::new()}).to_string())
+        .map(|header| Secret::from(key.sign_text(&header, &claims.to_string())))
+        .collect();
+    let answers = futures::future::join_all(tokens.iter().map(|token| verifier.verify(token))).await;
+    assert!(answers.iter().all(|answer| answer.as_ref().is_err_and(|error| error.code() == Code::Unauthenticated)));
+    assert_eq!(issuer.asked(), 1);
+    assert!(verifier.verify(&Secret::from(key.sign(&claims))).await.is_ok(), "a known one is known");
+    assert_eq!(issuer.asked(), 1);
+}
+
+#[tokio::test]
+async fn a_new_key_is_found_by_one_question_and_a_key_that_was_taken_back_dies() {
+    app::services().await.unwrap();
+    let (old, new) = (Signer::new("RS256", "old").unwrap(), Signer::new("ES256", "new").unwrap());
+    let issuer = Issuer::start(&[&old]).await.unwrap();
+    let claims = json!({"sub": "ben", "exp": now() + 600, "iss": ISSUER, "aud": AUDIENCE});
+    let token = |key: &Signer| Secret::from(key.sign(&claims));
+    let verifier = Verifier::new(&issuer.settings(Pace { again: Duration::ZERO, ..Pace::default() })).unwrap();
+    assert!(verifier.verify(&token(&old)).await.is_ok());
+    issuer.publish(&[&new]);
+    assert!(verifier.verify(&token(&old)).await.is_ok(), "not asked again for a key that is known");
+    assert_eq!(issuer.asked(), 1);
+    assert!(verifier.verify(&token(&new)).await.is_ok());
+    assert_eq!(issuer.asked(), 2);
+    let code = async |token: &Secret| verifier.verify(token).await.err().map(|error| error.code());
+    assert_eq!(code(&token(&old)).await, Some(Code::Unauthenticated), "and the old one is gone");
+
+    // Without an unknown name the document is read again when it is old, while the known keys go on.
+    let pace = Pace { again: Duration::ZERO, fresh: Duration::ZERO, ..Pace::default() };
+    let verifier = Verifier::new(&issuer.settings(pace)).unwrap();
+    assert!(verifier.verify(&token(&new)).await.is_ok());
+    issuer.publish(&[&old]);
+    app::until("a key that was taken back to die", || async { Ok(verifier.verify(&token(&new)).await.is_err()) })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn an_issuer_that_is_away_puts_nobody_out_for_a_while_and_lets_nobody_in() {
+    app::services().await.unwrap();
+    let key = Signer::new("EdDSA", "one").unwrap();
+    let claims = json!({"sub": "ben", "exp": now() + 600, "iss": ISSUER, "aud": AUDIENCE});
+    let token = Secret::from(key.sign(&claims));
+    for mood in [Mood::Broken, Mood::Elsewhere, Mood::Endless, Mood::Confused, Mood::Silent] {
+        let issuer = Issuer::start(&[&key]).await.unwrap();
+        issuer.mood(mood);
+        let verifier = Verifier::new(&issuer.settings(Pace::default())).unwrap();
+        let error = verifier.verify(&token).await.unwrap_err();
+        assert_eq!(error.code(), Code::Unavailable, "{mood:?}: it is not the token's fault");
+        assert_eq!((issuer.asked(), issuer.trapped()), (1, 0), "{mood:?}");
+        assert_eq!(verifier.verify(&token).await.unwrap_err().code(), Code::Unavailable);
+        assert_eq!(issuer.asked(), 1, "{mood:?}: not asked again at once");
+    }
+    let issuer = Issuer::start(&[&key]).await.unwrap();
+    let known = Pace { again: Duration::ZERO, fresh: Duration::ZERO, most: Duration::from_secs(3_600) };
+    let (patient, strict) = (issuer.settings(known), issuer.settings(Pace { most: Duration::ZERO, ..known }));
+    let (patient, strict) = (Verifier::new(&patient).unwrap(), Verifier::new(&strict).unwrap());
+    assert!(patient.verify(&token).await.is_ok());
+    issuer.mood(Mood::Broken);
+    for _ in 0..3 {
+        assert!(patient.verify(&token).await.is_ok(), "known keys hold on");
+    }
+    assert_eq!(strict.verify(&token).await.unwrap_err().code(), Code::Unavailable, "but not for ever");
+}
