@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Code, Error, Result},
     ids::{TenantId, UserId},
+    sabotage::{Defence, out},
 };
 
 /// What a portal user is, least first.
@@ -95,7 +96,7 @@ pub struct TenantAdmin(pub TenantMember);
 /// # Errors
 /// [`Code::Forbidden`] for anyone else.
 pub fn require_tenant_member(caller: PortalCaller, tenant: TenantId) -> Result<TenantMember> {
-    if caller.role == Role::PlatformAdmin || caller.tenant_id == Some(tenant) {
+    if caller.role == Role::PlatformAdmin || caller.tenant_id == Some(tenant) || out(Defence::ApplicationChecks) {
         Ok(TenantMember { tenant, caller })
     } else {
         Err(Error::new(Code::Forbidden, "You are not a member of this tenant."))
@@ -110,6 +111,7 @@ pub fn require_tenant_admin(caller: PortalCaller, tenant: TenantId) -> Result<Te
     let member = require_tenant_member(caller, tenant)?;
     match caller.tenant_role.map_or(caller.role, |known| caller.role.within(known)) {
         Role::PlatformAdmin | Role::CustomerAdmin => Ok(TenantAdmin(member)),
+        Role::CustomerOperator if out(Defence::ApplicationChecks) => Ok(TenantAdmin(member)),
         Role::CustomerOperator => Err(Error::new(Code::Forbidden, "Only an admin of this tenant may do that.")),
     }
 }

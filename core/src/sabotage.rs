@@ -1,4 +1,5 @@
-//! Defences that can be taken out, one in a process, so that the fault campaign can show that it would notice.
+//! Defences that can be taken out, one in a process, so that the fault campaign and the attack on the walls can show that
+//! they would notice.
 //!
 //! The feature `sabotage` is for builds made for that purpose, in a folder of their own; without it nothing here can be
 //! taken out, and a release refuses to be built with it. What stands in SQL is taken out of the statements on their way to
@@ -20,6 +21,9 @@ pub enum Defence {
     Sweep,
     /// Whoever is not a turn's worker any more cannot end it.
     Fence,
+    /// What the application itself says between tenants, beside the policies: the tenant in each statement, the conditions
+    /// of the doors, and the guards of [`caller`](crate::caller).
+    ApplicationChecks,
 }
 
 /// Whether a defence is out. Never, but in a build for sabotage that was started so.
@@ -51,6 +55,7 @@ mod taken {
                 ("lock", Defence::Lock),
                 ("sweep", Defence::Sweep),
                 ("fence", Defence::Fence),
+                ("application-checks", Defence::ApplicationChecks),
             ];
             let found = defences.into_iter().find(|(known, _)| *known == name);
             Some(found.expect("SABOTAGE names a defence").1)

@@ -15,6 +15,7 @@ use crate::{
     conversation::Status,
     error::{Code, Error, Result},
     ids::{AuditId, ConversationId, TenantId, UserId},
+    sabotage::{Defence, out},
     token::Identity,
 };
 
@@ -96,7 +97,7 @@ const TENANT: &str = "
     left join user_tenant_roles m on m.tenant_id = $2 and m.user_id = $1 and u.role <> 'platform_admin'
     where u.id = $1";
 
-const CONVERSATION: &str = "
+pub(super) const CONVERSATION: &str = "
     select u.role, m.role as member_role, c.tenant_id, c.user_id, c.status, c.epoch, c.last_seq, c.expired_seq,
            set_config('app.current_tenant', coalesce(c.tenant_id::text, ''), true)
     from portal_users u
@@ -110,7 +111,7 @@ const CONVERSATION: &str = "
 pub(super) const STILL_IN: &str = "
     select set_config('app.current_tenant', case when exists (
         select from web_conversations c join portal_users u on u.id = $1
-        where c.id = $2 and (c.user_id = $1 or u.role = 'platform_admin' or c.status = 'escalated'))
+        where c.id = $2 and c.tenant_id = app_tenant() and (c.user_id = $1 or u.role = 'platform_admin' or c.status = 'escalated'))
       then current_setting('app.current_tenant', true) else '' end, true)";
 
 const BECOME_PLATFORM: &str = "
@@ -209,12 +210,10 @@ impl Store {
         let door: [Step<'_>; 2] = [(BECOME_PLATFORM, &[&user]), (PLATFORM_EVERYWHERE, &[&user, &audit, &action])];
         let steps = [&door, work].concat();
         let mut rows = self.run(Scope::Person(user), &steps).await?;
-        match role_of(&rows)? {
-            Role::PlatformAdmin => Ok(rows.split_off(rows.len() - work.len())),
-            Role::CustomerAdmin | Role::CustomerOperator => {
-                Err(Error::field("tenant_id", "is required for anyone but a platform_admin"))
-            }
+        if role_of(&rows)? != Role::PlatformAdmin && !out(Defence::ApplicationChecks) {
+            return Err(Error::field("tenant_id", "is required for anyone but a platform_admin"));
         }
+        Ok(rows.split_off(rows.len() - work.len()))
     }
 
     /// Tries the door that the token's role suggests, then the other if the database knows better. Exactly one of the
