@@ -1,5 +1,7 @@
 //! The frames of the socket, both ways. The server's are also what is published on the bus.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize, de::Error as _};
 
 use crate::{
@@ -11,28 +13,31 @@ use crate::{
 };
 
 /// What a client sends. Unknown fields are ignored.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[derive(Debug)]
 pub enum ClientFrame {
     /// Must be the first; later it brings a fresh token.
     Auth(Auth),
     /// A message for the agent.
-    Message {
-        /// What it says.
-        text: String,
-        /// The client's own id of it.
-        #[serde(default)]
-        client_message_id: Option<ClientMessageId>,
-    },
+    Message(Said),
     /// Ends a turn that is still open.
-    Stop {
-        /// Which.
-        turn_id: TurnId,
-    },
+    Stop(Stop),
     /// Any other `type`.
-    #[serde(other)]
     Unknown,
 }
+
+/// A frame that a client may send: its `type`, and how the rest is read.
+pub struct FrameType {
+    /// Its `type`.
+    pub name: &'static str,
+    read: fn(&str) -> serde_json::Result<ClientFrame>,
+}
+
+/// Every frame that a client may send. [`ClientFrame::parse`] reads by this table, so neither can fall behind the other.
+pub const CLIENT_FRAMES: &[FrameType] = &[
+    FrameType { name: "auth", read: |text| serde_json::from_str(text).map(ClientFrame::Auth) },
+    FrameType { name: "message", read: |text| serde_json::from_str(text).map(ClientFrame::Message) },
+    FrameType { name: "stop", read: |text| serde_json::from_str(text).map(ClientFrame::Stop) },
+];
 
 impl ClientFrame {
     /// Reads a frame: a JSON object. The library would read an array as one, too.
@@ -40,11 +45,35 @@ impl ClientFrame {
     /// # Errors
     /// What cannot be read, and where.
     pub fn parse(text: &str) -> serde_json::Result<Self> {
+        #[derive(Deserialize)]
+        struct Typed<'a> {
+            #[serde(borrow, rename = "type")]
+            name: Cow<'a, str>,
+        }
         if !text.trim_start().starts_with('{') {
             return Err(serde_json::Error::custom("a frame is a JSON object"));
         }
-        serde_json::from_str(text)
+        let Typed { name } = serde_json::from_str(text)?;
+        let known = CLIENT_FRAMES.iter().find(|known| known.name == name);
+        known.map_or(Ok(Self::Unknown), |known| (known.read)(text))
     }
+}
+
+/// A message for the agent.
+#[derive(Debug, Deserialize)]
+pub struct Said {
+    /// What it says.
+    pub text: String,
+    /// The client's own id of it.
+    #[serde(default)]
+    pub client_message_id: Option<ClientMessageId>,
+}
+
+/// Which turn shall end.
+#[derive(Debug, Deserialize)]
+pub struct Stop {
+    /// This one.
+    pub turn_id: TurnId,
 }
 
 /// Who the client says it is, and where it was.
@@ -264,7 +293,7 @@ mod tests {
     fn a_client_frame_is_read_for_what_it_is() {
         let read = ClientFrame::parse;
         assert!(matches!(read(r#"{"type":"auth","token":"t","userId":null,"extra":1}"#), Ok(ClientFrame::Auth(_))));
-        assert!(matches!(read(r#"{"type":"message","text":"hi"}"#), Ok(ClientFrame::Message { .. })));
+        assert!(matches!(read(r#"{"type":"message","text":"hi"}"#), Ok(ClientFrame::Message(_))));
         assert!(matches!(read(r#"{"type":"dance","text":"hi"}"#), Ok(ClientFrame::Unknown)));
         for bad in [
             r#"{"type":"message"}"#,
@@ -274,6 +303,10 @@ mod tests {
             "",
             r#"["message","hi"]"#,
             r#"{"type":"auth","userId":1}"#,
+            r#"{"type":"stop"}"#,
+            r#"{"type":"stop","type":"stop","turn_id":"0193"}"#,
+            r#"{"type":1}"#,
+            r#"{"type":"dance","text":"hi"} more"#,
         ] {
             assert!(read(bad).is_err(), "{bad}");
         }

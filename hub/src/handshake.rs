@@ -47,7 +47,7 @@ async fn first_frame(socket: &mut WebSocket) -> Result<Auth, Close> {
             Message::Text(text) => {
                 return match ClientFrame::parse(&text) {
                     Ok(ClientFrame::Auth(auth)) => Ok(auth),
-                    Ok(ClientFrame::Message { .. } | ClientFrame::Stop { .. } | ClientFrame::Unknown) | Err(_) => {
+                    Ok(ClientFrame::Message(_) | ClientFrame::Stop(_) | ClientFrame::Unknown) | Err(_) => {
                         Err(Close::BadFrames)
                     }
                 };

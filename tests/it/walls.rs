@@ -1,6 +1,9 @@
-//! The walls between tenants, read from the catalog and tried from both sides.
+//! The walls between tenants, tried from both sides. What the catalogue must say of them is in `catalogue.rs`.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use chat_core::{
     Code,
@@ -15,7 +18,10 @@ use chat_core::{
     timestamp::Timestamp,
     token::Identity,
 };
-use harness::app::{self, App};
+use harness::{
+    app::{self, App},
+    attack::{self, EXEMPT, Policies, TRIED},
+};
 use tokio_postgres::Client;
 
 /// Tables with a tenant, by the column that names it.
@@ -24,124 +30,6 @@ async fn tenant_tables(owner: &Client) -> BTreeMap<String, String> {
         where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
           and (a.attname = 'tenant_id' or (c.relname = 'tenants' and a.attname = 'id'))";
     owner.query(sql, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
-}
-
-#[tokio::test]
-async fn every_table_with_a_tenant_has_forced_row_level_security_both_ways() {
-    let app = App::start().await.unwrap();
-    let owner = app.owner().await.unwrap();
-    let tables = tenant_tables(&owner).await;
-    assert!(tables.len() >= 8, "{tables:?}");
-    for (table, column) in &tables {
-        let row = owner
-            .query_one(
-                "select relrowsecurity, relforcerowsecurity from pg_class where oid = $1::text::regclass",
-                &[table],
-            )
-            .await
-            .unwrap();
-        assert_eq!((row.get(0), row.get(1)), (true, true), "{table} must have ENABLE and FORCE");
-        let policies =
-            "select policyname::text, cmd, roles::text[], qual, with_check from pg_policies where tablename = $1";
-        let policies = owner.query(policies, &[table]).await.unwrap();
-        let setting = "NULLIF(current_setting('app.current_tenant'::text, true), ''::text)";
-        let guards =
-            |text: Option<&str>| text.is_some_and(|text| text.contains(setting) && text.contains(column.as_str()));
-        assert!(
-            policies
-                .iter()
-                .any(|policy| { policy.get::<_, &str>(1) == "ALL" && guards(policy.get(3)) && guards(policy.get(4)) }),
-            "{table} must have a policy with USING and WITH CHECK on the tenant"
-        );
-        // Whatever else opens it is read-only, or for a role that services enter by name.
-        for policy in &policies {
-            let (name, command, roles): (&str, &str, Vec<&str>) = (policy.get(0), policy.get(1), policy.get(2));
-            let named = roles.iter().all(|role| ["chat_platform", "chat_sweep", "chat_retention"].contains(role));
-            let tenants = guards(policy.get(3)) && guards(policy.get(4));
-            assert!(named || tenants || command == "SELECT", "{table}: {name} opens too much");
-        }
-    }
-    app.finish().await.unwrap();
-}
-
-#[tokio::test]
-async fn no_foreign_key_crosses_tenants_and_nothing_sees_around_the_policies() {
-    let app = App::start().await.unwrap();
-    let owner = app.owner().await.unwrap();
-    let tables = tenant_tables(&owner).await;
-    let keys = "select k.conrelid::regclass::text, k.confrelid::regclass::text, pg_get_constraintdef(k.oid)
-        from pg_constraint k where k.contype = 'f'";
-    for key in owner.query(keys, &[]).await.unwrap() {
-        let (from, to, definition): (String, String, String) = (key.get(0), key.get(1), key.get(2));
-        if tables.contains_key(&from) && tables.contains_key(&to) {
-            assert!(definition.starts_with("FOREIGN KEY (tenant_id"), "{from} -> {to}: {definition}");
-        }
-    }
-    let around = "select c.relname::text from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('v', 'm')
-        union all select p.proname::text from pg_proc p where p.pronamespace = 'public'::regnamespace and p.prosecdef";
-    let around: Vec<String> = owner.query(around, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
-    assert!(around.is_empty(), "views and security definer functions need a look: {around:?}");
-    app.finish().await.unwrap();
-}
-
-#[tokio::test]
-async fn the_roles_have_what_they_need_and_no_more() {
-    let app = App::start().await.unwrap();
-    let owner = app.owner().await.unwrap();
-    let roles =
-        "select rolname::text, rolsuper or rolbypassrls or rolcreaterole or rolcreatedb, rolcanlogin, rolinherit
-        from pg_roles where rolname in ('chat_app', 'chat_platform', 'chat_sweep', 'chat_retention') order by 1";
-    let roles = owner.query(roles, &[]).await.unwrap();
-    let facts: Vec<(String, bool, bool)> = roles.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
-    let expected = [
-        ("chat_app", false, true),
-        ("chat_platform", false, false),
-        ("chat_retention", false, false),
-        ("chat_sweep", false, false),
-    ];
-    assert_eq!(facts, expected.map(|(name, power, login)| (name.to_owned(), power, login)));
-    assert!(!roles[0].get::<_, bool>(3), "chat_app inherits nothing from the roles it may enter");
-
-    let privileges = "select grantee::text, table_name::text, string_agg(privilege_type::text, ',' order by privilege_type::text)
-        from information_schema.role_table_grants where table_schema = 'public' and grantee like 'chat\\_%' and grantee <> 'chat_owner'
-        group by 1, 2 order by 1, 2";
-    let granted: BTreeMap<(String, String), String> =
-        owner.query(privileges, &[]).await.unwrap().iter().map(|r| ((r.get(0), r.get(1)), r.get(2))).collect();
-    let app_may = |table: &str| granted.get(&("chat_app".to_owned(), table.to_owned())).map_or("", String::as_str);
-    for (table, expected) in [
-        ("tenants", "SELECT"),
-        ("portal_users", "SELECT"),
-        ("portal_user_identities", "SELECT"),
-        ("user_tenant_roles", "SELECT"),
-        ("agents", "SELECT"),
-        ("channel_connections", "SELECT"),
-        ("channel_turns", "INSERT,SELECT"),
-        ("web_conversations", "INSERT,SELECT"),
-        ("web_conversation_messages", "DELETE,INSERT,SELECT"),
-        ("turns", "INSERT,SELECT"),
-        ("budgets", "SELECT"),
-        ("usage", "INSERT,SELECT"),
-        ("audit_events", "INSERT"),
-        ("escalation_notices", "SELECT"),
-        ("dead_letters", "INSERT"),
-        ("model_keys", "SELECT"),
-    ] {
-        assert_eq!(app_may(table), expected, "{table}");
-    }
-    for ((role, table), what) in &granted {
-        let fine = match role.as_str() {
-            "chat_app" => true,
-            "chat_platform" => what == "SELECT" || (table == "audit_events" && what == "INSERT"),
-            // Only what is due, by a restrictive policy of each of these; what it reads, it has column by column.
-            "chat_retention" => {
-                what == "DELETE" && ["web_conversation_messages", "turns", "channel_turns"].contains(&table.as_str())
-            }
-            // Column by column, so it stands in no row of this view.
-            _ => false,
-        };
-        assert!(fine, "{role} has {what} on {table}");
-    }
-    app.finish().await.unwrap();
 }
 
 #[tokio::test]
@@ -253,4 +141,32 @@ async fn a_connection_that_served_one_tenant_serves_the_next_clean() {
     let owner = app.owner().await.unwrap();
     owner.execute("delete from turns", &[]).await.unwrap();
     app.finish().await.unwrap();
+}
+
+/// Both walls at once. Each of them alone: below, and `cargo walls`, which takes the application's out.
+#[tokio::test]
+async fn a_company_gets_nothing_of_another() {
+    let report = attack::run(Policies::On).await.unwrap();
+    assert!(report.held(), "{report:#?}");
+}
+
+#[tokio::test]
+async fn without_policies_a_company_gets_nothing_of_another() {
+    let report = attack::run(Policies::Off).await.unwrap();
+    assert!(report.held(), "{report:#?}");
+}
+
+#[test]
+fn every_function_of_the_store_is_attacked() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/src/store");
+    let mut functions = BTreeSet::new();
+    for file in std::fs::read_dir(folder).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let (_, methods) = text.split_once("impl Store {").unwrap_or_default();
+        let names = methods.lines().filter_map(|line| line.strip_prefix("    pub async fn ")?.split('(').next());
+        functions.extend(names.map(str::to_owned));
+    }
+    let known: BTreeSet<String> =
+        TRIED.iter().chain(EXEMPT.iter().map(|(name, _)| name)).map(|name| (*name).to_owned()).collect();
+    assert_eq!(functions, known, "each is tried in tests/src/attack/store.rs, or exempt with a reason");
 }

@@ -6,6 +6,7 @@
 //! plays a provider of models, [`channels`] the services behind Slack and WhatsApp. [`lambda`] and [`hub_process`] run the real binaries instead.
 
 pub mod app;
+pub mod attack;
 pub mod balancer;
 pub mod campaign;
 pub mod card;

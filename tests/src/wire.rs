@@ -4,6 +4,8 @@
 //! that is *cut* is closed and refused; a *trap* waits for a request that holds certain bytes and swallows either it or
 //! its answer, so that a process can be killed just before or just after its server did what it asked.
 
+mod tape;
+
 use std::{
     net::SocketAddr,
     sync::{
@@ -20,6 +22,8 @@ use tokio::{
     },
     sync::{oneshot, watch},
 };
+
+pub use tape::{Said, Tape};
 
 /// A proxy in front of one server.
 pub struct Wire {
@@ -45,6 +49,10 @@ struct Shared {
     mood: watch::Sender<Mood>,
     /// The trap that is set here, perhaps on other links, too; and which link this is to whoever set it.
     trap: Mutex<Option<(SharedTrap, usize)>>,
+    /// What is said, where it is kept.
+    tape: Mutex<Option<Tape>>,
+    /// Connections until now.
+    conns: AtomicUsize,
 }
 
 /// A trap, gone once somebody has walked into it.
@@ -74,6 +82,8 @@ struct Trap {
 /// What the two directions of a connection know of each other.
 #[derive(Default)]
 struct Conn {
+    /// Which one.
+    number: usize,
     /// The client has spoken since the server did.
     asked: AtomicBool,
     /// A trap has this connection: neither half reaches its receiver any more.
@@ -95,6 +105,8 @@ impl Wire {
             trips: AtomicUsize::new(0),
             mood: watch::Sender::new(Mood { state: State::Open, generation: 0 }),
             trap: Mutex::new(None),
+            tape: Mutex::new(None),
+            conns: AtomicUsize::new(0),
         });
         tokio::spawn(accept(listener, Arc::downgrade(&shared)));
         Ok(Self { address, shared })
@@ -139,6 +151,17 @@ impl Wire {
         receiver
     }
 
+    /// Keeps all that is said from now on.
+    pub fn record(&self) {
+        *lock(&self.shared.tape) = Some(Tape::default());
+    }
+
+    /// What was said since it is kept.
+    #[must_use]
+    pub fn tape(&self) -> Tape {
+        lock(&self.shared.tape).clone().unwrap_or_default()
+    }
+
     /// Round trips since the start, on all connections: how often a client spoke after it had been answered.
     #[must_use]
     pub fn trips(&self) -> usize {
@@ -167,7 +190,8 @@ async fn accept(listener: TcpListener, shared: std::sync::Weak<Shared>) {
                 return;
             }
             let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-            let conn = Arc::new(Conn::default());
+            let number = shared.conns.fetch_add(1, Ordering::SeqCst);
+            let conn = Arc::new(Conn { number, ..Conn::default() });
             let asks = Pass { shared: Arc::clone(&shared), conn: Arc::clone(&conn), born: mood.generation };
             let answers = Pass { shared, conn, born: mood.generation };
             tokio::join!(asks.requests(from_client, to_server), answers.answers(from_server, to_client));
@@ -191,6 +215,7 @@ impl Pass {
             if !self.conn.asked.swap(true, Ordering::SeqCst) {
                 self.shared.trips.fetch_add(1, Ordering::SeqCst);
             }
+            self.keep(true, said);
             self.spring(&mut tail, said);
             if !self.may_pass().await {
                 return;
@@ -206,6 +231,7 @@ impl Pass {
         let mut buffer = vec![0; 64 * 1024];
         while let Some(said) = self.next(&mut from, &mut buffer).await {
             self.conn.asked.store(false, Ordering::SeqCst);
+            self.keep(false, said);
             if lock(&self.conn.swallows).is_none() {
                 if to.write_all(said).await.is_err() {
                     return;
@@ -214,6 +240,12 @@ impl Pass {
                 // Whoever set the trap may have gone home.
                 let _ = sprung.send(number);
             }
+        }
+    }
+
+    fn keep(&self, by_client: bool, said: &[u8]) {
+        if let Some(tape) = lock(&self.shared.tape).as_mut() {
+            tape.said.push(Said { conn: self.conn.number, by_client, bytes: said.to_vec() });
         }
     }
 

@@ -40,6 +40,7 @@ use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 use tokio_postgres::{NoTls, Row};
+use tracing::warn;
 
 use crate::{
     config,
@@ -139,12 +140,17 @@ impl Store {
     async fn refuse_a_role_that_could_bypass_policies(&self) -> Result<()> {
         const ROLE: &str = "select r.rolsuper or r.rolbypassrls or exists (
             select from pg_class c join pg_namespace n on n.oid = c.relnamespace
-            where n.nspname = 'public' and pg_has_role(c.relowner, 'member')) from pg_roles r where r.rolname = current_user";
+            where n.nspname = 'public' and pg_has_role(c.relowner, 'member')),
+            current_setting('server_version_num')::int
+            from pg_roles r where r.rolname = current_user";
         let row = self.conn().await?.query_one(ROLE, &[]).await.map_err(Error::unavailable)?;
         if row.try_get(0).map_err(Error::internal)? {
             return Err(Error::internal(
                 "DATABASE_URL names a role that could bypass row-level security; use chat_app",
             ));
+        }
+        if let Some(mended) = unpatched(row.try_get(1).map_err(Error::internal)?) {
+            warn!("this Postgres tells of rows behind policies (CVE-2025-8713); update it to {mended}");
         }
         Ok(())
     }
@@ -159,6 +165,23 @@ impl Store {
     pub(crate) async fn run(&self, scope: Scope, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>> {
         script::run(self.conn().await?, &scope.begin(), steps).await
     }
+}
+
+/// The first release in which Postgres does not tell of rows behind policies by its statistics any more, for a server that
+/// is older, by its `server_version_num`. Source: <https://www.postgresql.org/support/security/CVE-2025-8713/>.
+#[must_use]
+pub fn unpatched(version: i32) -> Option<&'static str> {
+    let (major, minor) = (version / 10_000, version % 10_000);
+    let (first, name) = match major {
+        ..=12 => return Some("a supported version"),
+        13 => (22, "13.22"),
+        14 => (19, "14.19"),
+        15 => (14, "15.14"),
+        16 => (10, "16.10"),
+        17 => (6, "17.6"),
+        18.. => return None,
+    };
+    (minor < first).then_some(name)
 }
 
 /// Reads a column by name.
@@ -195,3 +218,25 @@ fn moment(row: &Row, name: &str) -> Result<crate::timestamp::Timestamp> {
 /// The conversation row's lock, a statement of its own before any that looks at more than the row it updates:
 /// READ COMMITTED takes a snapshot when a statement starts, so the next statement sees all that happened before the lock.
 const LOCK: &str = "select 1 from web_conversations where id = $1 and tenant_id = app_tenant() for no key update";
+
+#[cfg(test)]
+mod tests {
+    use super::unpatched;
+
+    #[test]
+    fn a_server_that_leaks_is_told_from_a_mended_one() {
+        for (version, mended) in [
+            (150_018, None),
+            (150_014, None),
+            (150_013, Some("15.14")),
+            (170_005, Some("17.6")),
+            (160_010, None),
+            (140_018, Some("14.19")),
+            (130_022, None),
+            (120_022, Some("a supported version")),
+            (180_000, None),
+        ] {
+            assert_eq!(unpatched(version), mended, "{version}");
+        }
+    }
+}

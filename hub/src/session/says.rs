@@ -7,7 +7,7 @@ use chat_core::{
     Code, Error, Kind,
     complaint::complaint,
     conversation::{Origin, Status, Turn, TurnState},
-    event::{Auth, ClientFrame, ServerFrame},
+    event::{self, Auth, ClientFrame, Said, ServerFrame},
     ids::{ClientMessageId, TurnId},
     keys::webchat_stop_key,
     store::{
@@ -50,8 +50,10 @@ impl Session {
         };
         self.bad_frames = 0;
         match frame {
-            ClientFrame::Message { text, client_message_id } => self.message(socket, text, client_message_id).await,
-            ClientFrame::Stop { turn_id } => self.stop(socket, turn_id).await,
+            ClientFrame::Message(Said { text, client_message_id }) => {
+                self.message(socket, text, client_message_id).await
+            }
+            ClientFrame::Stop(event::Stop { turn_id }) => self.stop(socket, turn_id).await,
             ClientFrame::Auth(auth) => self.refresh(socket, &auth).await,
             ClientFrame::Unknown => {
                 let error = Error::new(Code::UnknownFrame, "There is no frame of this type.");

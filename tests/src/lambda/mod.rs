@@ -329,13 +329,15 @@ pub async fn binaries() -> Result<PathBuf> {
 }
 
 /// The folder with binaries whose defences can be taken out, built in a target folder of their own so that nobody takes
-/// them for others.
+/// them for others. `besides` are programs of the harness that are wanted beside what is deployed.
 ///
 /// # Errors
 /// What the compiler says.
-pub async fn sabotaged_binaries() -> Result<PathBuf> {
+pub async fn sabotaged_binaries(besides: &[&str]) -> Result<PathBuf> {
     let target = crate::cache().join("sabotage");
-    build(&target, "dev", &["--features", "chat-core/sabotage"]).await?;
+    let besides = besides.iter().flat_map(|name| ["--bin", name]);
+    let options: Vec<&str> = ["--features", "chat-core/sabotage"].into_iter().chain(besides).collect();
+    build(&target, "dev", &options).await?;
     Ok(target.join("debug"))
 }
 
@@ -351,11 +353,11 @@ async fn own_profile() -> Result<PathBuf> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "names a program, not a setting")]
-async fn build(target: &Path, profile: &str, features: &[&str]) -> Result<()> {
+async fn build(target: &Path, profile: &str, options: &[&str]) -> Result<()> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut command = Command::new(cargo);
     // The whole workspace, because the features of shared dependencies add up over what is built together.
-    command.args(["build", "--workspace", "--quiet", "--profile", profile]).args(features);
+    command.args(["build", "--workspace", "--quiet", "--profile", profile]).args(options);
     command.args(DEPLOYED.iter().flat_map(|name| ["--bin", name]));
     command.arg("--target-dir").arg(target).current_dir(env!("CARGO_MANIFEST_DIR"));
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.context("could not start cargo")?;

@@ -1,0 +1,310 @@
+//! The attack on the store itself: each of its functions in globex's name, with acme's ids.
+
+use std::fmt::Debug;
+
+use anyhow::{Context, Result, anyhow};
+use chat_core::{
+    Result as Answer,
+    config::{Database, Memory, Notices, Secret, Times},
+    ids::{ClientMessageId, ConversationId, MessageId, TenantId},
+    job::Job,
+    message::ChannelType,
+    store::{
+        Store,
+        channel_turns::{Buried, Delivered, Heard},
+        claim::Claim,
+        conversations::Listing,
+        door::Action,
+        messages::{Page, Position},
+        spend::{Bill, Drawn, Line, Payer, Purpose},
+        sweep::{Pace, Spent},
+        turns::{Completion, End, Stop},
+    },
+    text::Text,
+    timestamp::Timestamp,
+    token::Identity,
+};
+
+use super::{House, Tries, house};
+use crate::app::App;
+
+/// Functions of the store that are tried here. Whoever adds one to the store adds a try, or says in [`EXEMPT`] why not.
+pub const TRIED: &[&str] = &[
+    "accept",
+    "begin_sending",
+    "bury",
+    "bury_channel_turn",
+    "claim",
+    "claim_notice",
+    "connection",
+    "conversation",
+    "conversations",
+    "end",
+    "end_and_settle",
+    "end_channel_turn",
+    "escalate",
+    "fallen_out",
+    "finish",
+    "finish_and_settle",
+    "hand_back",
+    "hear",
+    "messages",
+    "messages_counted",
+    "messages_said",
+    "model_key",
+    "notice_told",
+    "open_conversation",
+    "progress",
+    "renew",
+    "renew_channel_turn",
+    "reserve",
+    "reset_conversation",
+    "search",
+    "seat",
+    "settle",
+    "standing",
+    "stop",
+    "stored",
+    "summarize",
+    "take_over",
+    "words",
+];
+
+/// Those that have no tenant to be outside of, and why.
+pub const EXEMPT: &[(&str, &str)] = &[
+    ("connect", "opens the pool"),
+    ("ping", "asks nothing"),
+    ("sweep", "looks at every tenant's open turns by design; its role sees ids and no text"),
+    ("not_hinted", "undoes what `sweep` did, for the turns that it returned"),
+    ("keep_dead_letter", "what nobody could read has no tenant"),
+];
+
+/// What a call gave, if it gave anything.
+fn any<T: Debug>(answer: Answer<T>) -> Option<String> {
+    answer.ok().map(|got| format!("{got:?}"))
+}
+
+fn some<T: Debug>(answer: Answer<Option<T>>) -> Option<String> {
+    answer.ok().flatten().map(|got| format!("{got:?}"))
+}
+
+fn many<T: Debug>(answer: Answer<Vec<T>>) -> Option<String> {
+    answer.ok().filter(|got| !got.is_empty()).map(|got| format!("{got:?}"))
+}
+
+fn yes(answer: Answer<bool>) -> Option<String> {
+    answer.ok().filter(|yes| *yes).map(|_| "done".to_owned())
+}
+
+fn number(answer: Answer<i64>) -> Option<String> {
+    answer.ok().filter(|number| *number != 0).map(|number| number.to_string())
+}
+
+/// What ends a turn: whether it did, and the hint for another one.
+fn ended<T: Debug>(answer: Answer<(bool, Option<T>)>) -> Option<String> {
+    answer.ok().filter(|(done, next)| *done || next.is_some()).map(|got| format!("{got:?}"))
+}
+
+/// Who tries, and with what in hand that is rightly theirs.
+struct Attacker<'a> {
+    store: &'a Store,
+    house: &'a House,
+    tenant: TenantId,
+    own: ConversationId,
+}
+
+pub(super) async fn attack(app: &App, house: &House, tries: &mut Tries) -> Result<()> {
+    let url = Secret::from(app.setting.database_url.clone());
+    let store = &Store::connect(&Database { url, pool_size: 2 }).await.map_err(|error| anyhow!("{error:?}"))?;
+    let tenant = app.user("ben@globex").tenant.context("ben is a member")?;
+    for handle in ["ben@globex", "ada@globex"] {
+        let own: ConversationId = app.conversation(handle).await?.parse()?;
+        let user = app.user(handle);
+        for (role_hint, tenant_hint) in super::edges::hints(house, app, handle) {
+            let who = Identity { user_id: user.id, expires_at: Timestamp::now(), role_hint, tenant_hint };
+            Attacker { store, house, tenant, own }.as_person(&who, tries).await?;
+        }
+    }
+    // A worker of globex's, with a claim that is rightly its own, and then says that it is of acme's turns.
+    let agent = app.agent_of(app.user("ben@globex")).id;
+    let own: ConversationId = app.conversation("ben@globex").await?.parse()?;
+    let attacker = Attacker { store, house, tenant, own };
+    let ben = app.user("ben@globex");
+    let who = Identity { user_id: ben.id, expires_at: Timestamp::now(), role_hint: None, tenant_hint: None };
+    let text = Text::parse("hello".to_owned(), 100).map_err(|error| anyhow!("{error:?}"))?;
+    let times = Times::default();
+    let claim = loop {
+        // The product's own worker may be quicker.
+        store.accept(&who, own, &text, None, 1_000).await.map_err(|error| anyhow!("{error:?}"))?;
+        let claim = store.claim(tenant, own, &times, &Memory::default()).await.map_err(|error| anyhow!("{error:?}"))?;
+        if let Some(claim) = claim {
+            break claim;
+        }
+    };
+    attacker.as_worker(&claim, tries).await;
+    store.end(&claim, End::Stopped).await.map_err(|error| anyhow!("{error:?}"))?;
+    attacker.with_budget(agent, tries).await;
+    attacker.over_channels(app, agent, tries).await
+}
+
+impl Attacker<'_> {
+    async fn as_person(&self, who: &Identity, tries: &mut Tries) -> Result<()> {
+        let Self { store, house, tenant, own } = *self;
+        for (listed, escalated) in
+            [(Some(house.tenant), false), (Some(house.tenant), true), (None, false), (None, true)]
+        {
+            let listing = Listing { tenant: listed, escalated, before: None, limit: 50 };
+            tries.note("conversations", many(store.conversations(who, listing).await));
+        }
+        for company in [house.tenant, tenant] {
+            tries.note("open_conversation", any(store.open_conversation(who, company, house.agents[0]).await));
+        }
+        let text = Text::parse("let me in".to_owned(), 100).map_err(|error| anyhow!("{error:?}"))?;
+        for talk in house.talks() {
+            let (id, at) = (talk.id, Position::Id(talk.turn.into()));
+            tries.note("conversation", any(store.conversation(who, id).await));
+            for action in [Action::Read, Action::Stay, Action::Write] {
+                tries.note("seat", any(store.seat(who, id, action).await));
+            }
+            tries.note("standing", any(store.standing(who, id).await));
+            for page in [Page::Newest, Page::After(Position::Seq(0)), Page::Before(at), Page::After(at)] {
+                tries.note("messages", any(store.messages(who, id, page, 10, Action::Read).await));
+                if !matches!(page, Page::Newest | Page::After(Position::Seq(_))) {
+                    tries.note("messages of one's own", any(store.messages(who, own, page, 10, Action::Read).await));
+                }
+            }
+            for client in [talk.client, ClientMessageId::new()] {
+                tries.note("accept", any(store.accept(who, id, &text, Some(client), 1_000).await));
+            }
+            tries.note("stop", any(store.stop(who, id, talk.turn).await));
+            let stopped = store.stop(who, own, talk.turn).await;
+            tries.note(
+                "stop at home",
+                stopped.ok().filter(|stop| *stop != Stop::NoSuchTurn).map(|stop| format!("{stop:?}")),
+            );
+            tries.note("take_over", any(store.take_over(who, id).await));
+            tries.note("hand_back", any(store.hand_back(who, id).await));
+            tries.note("reset_conversation", any(store.reset_conversation(who, id).await));
+        }
+        Ok(())
+    }
+
+    async fn as_worker(&self, claim: &Claim, tries: &mut Tries) {
+        let Self { store, house, tenant, .. } = *self;
+        let (times, pace) = (Times::default(), Pace::new(&Times::default()));
+        let ids: Vec<ConversationId> = house.talks().iter().map(|talk| talk.id).collect();
+        tries.note("progress", many(store.progress(tenant, &ids).await));
+        for talk in house.talks() {
+            let claimed = store.claim(tenant, talk.id, &times, &Memory::default()).await;
+            tries.note("claim", some(claimed));
+            // The turn that a worker of acme's has is of this attempt.
+            let forged = Claim {
+                conversation: talk.id,
+                turn: talk.turn,
+                attempt: 1,
+                epoch: 0,
+                seq: 9,
+                summary_seq: 0,
+                ..claim.clone()
+            };
+            let forged = &forged;
+            let renewed = store.renew(forged, &times).await;
+            let lost = |lease: &chat_core::store::turns::Lease| *lease != chat_core::store::turns::Lease::Lost;
+            tries.note("renew", renewed.ok().filter(lost).map(|lease| format!("{lease:?}")));
+            tries.note("messages_counted", number(store.messages_counted(forged, 10).await));
+            tries.note("messages_said", many(store.messages_said(forged, 9, 10).await));
+            tries.note("words", many(store.words(forged, &[1, 2]).await));
+            tries.note("fallen_out", many(store.fallen_out(forged, 9, 10).await));
+            tries.note("search", many(store.search(forged, "answer", 10).await));
+            tries.note("summarize", yes(store.summarize(forged, "ours now", 9).await));
+            tries.note("stored", some(store.stored(forged, talk.turn.into()).await));
+            let reply = MessageId::new();
+            let finished = store.finish(forged, reply, "said by globex", Completion::Whole).await;
+            tries.note("finish", ended(finished.map(|(reply, next)| (reply.is_some(), next))));
+            let finished = store.finish_and_settle(forged, reply, "said by globex", Completion::Stopped, None).await;
+            tries.note("finish_and_settle", ended(finished.map(|(reply, next)| (reply.is_some(), next))));
+            tries.note("escalate", ended(store.escalate(forged, "globex wants it").await));
+            tries.note("end", ended(store.end(forged, End::Stopped).await));
+            tries.note("end_and_settle", ended(store.end_and_settle(forged, End::Stopped, None).await));
+            let spent = Spent { tenant, conversation: talk.id, turn: talk.turn };
+            let buried = store.bury(spent, &pace).await;
+            tries.note("bury", ended(buried.map(|(ended, next)| (ended.is_some(), next))));
+            let notice = store.claim_notice(tenant, talk.id, &Notices::default()).await;
+            if let Ok(Some(notice)) = &notice {
+                tries.note("notice_told", any(store.notice_told(notice, "{}").await));
+            }
+            tries.note("claim_notice", some(notice));
+        }
+        tries.note("model_key", some(store.model_key(tenant, house::PROVIDER).await));
+    }
+
+    /// Globex has no budget; what it spends is not counted against acme's, whatever turn it names.
+    async fn with_budget(&self, agent: chat_core::ids::AgentId, tries: &mut Tries) {
+        let Self { store, house, tenant, .. } = *self;
+        let turn = house.running.turn;
+        let payer = Payer { tenant, agent, turn, attempt: 1, purpose: Purpose::Reply };
+        let reserved = store.reserve(&payer, super::CANARY, 100).await;
+        // That there is a budget would be acme's.
+        tries.note("reserve", some(reserved.map(|reservation| reservation.month)));
+        let line = Line {
+            model: super::CANARY.to_owned(),
+            calls: 1,
+            input_tokens: 7,
+            output_tokens: 7,
+            released_tokens: 0,
+            reserved_tokens: 0,
+        };
+        for drawn in [None, Some(Drawn { month: None, difference: 500 })] {
+            let settled = store.settle(tenant, &Bill::new(&payer, vec![line.clone()], drawn)).await;
+            tries.note("settle", settled.err().map(|error| format!("globex may pay: {error:?}")));
+        }
+    }
+
+    async fn over_channels(&self, app: &App, agent: chat_core::ids::AgentId, tries: &mut Tries) -> Result<()> {
+        let Self { store, house, tenant, .. } = *self;
+        let (slack, times) = (ChannelType::Slack, Times::default());
+        let found = store.connection(tenant, slack, &[house::WORKSPACE]).await;
+        tries.note("connection", any(found.map(|connection| connection.id)));
+        let owner = app.owner().await?;
+        let own = chat_core::ids::ConnectionId::new();
+        let insert =
+            "insert into channel_connections (id, tenant_id, agent_id, channel_type) values ($1, $2, $3, 'slack')";
+        owner.execute(insert, &[&own, &tenant, &agent]).await?;
+        let ben = app.user("ben@globex").id;
+        let heard = |connection, agent, message: &str, sender: &str| Heard {
+            tenant,
+            channel: slack,
+            message: message.to_owned(),
+            connection,
+            agent,
+            thread: String::new(),
+            sender: sender.to_owned(),
+            said: Ok("hello".to_owned()),
+            said_at: Timestamp::now(),
+            hint: Job::web(tenant, self.own, ben, house.queued.turn),
+        };
+        for (connection, agent) in
+            [(house.connection, house.agents[0]), (own, house.agents[0]), (house.connection, agent)]
+        {
+            tries.note("hear", any(store.hear(&heard(connection, agent, house::SLACK_MESSAGE, "U2"), &times).await));
+        }
+        let Delivered::Ours(mut claim) =
+            store.hear(&heard(own, agent, "M-own", "U1"), &times).await.map_err(|error| anyhow!("{error:?}"))?
+        else {
+            return Err(anyhow!("globex is heard"));
+        };
+        let strangers = claim.history.len() != 1;
+        tries.note("hear at home", strangers.then(|| format!("{:?}", claim.history)));
+        let own_turn = std::mem::replace(&mut claim.turn, house.slack_turn);
+        tries.note("renew_channel_turn", yes(store.renew_channel_turn(&claim, &times).await));
+        tries.note("begin_sending", yes(store.begin_sending(&claim, "said by globex", None, &times).await));
+        tries.note("end_channel_turn", ended(store.end_channel_turn(&claim, None).await));
+        let buried = store.bury_channel_turn(tenant, slack, house::SLACK_MESSAGE, 3).await;
+        let buried = buried.ok().filter(|buried| !matches!(buried, Buried::NoSuchTurn));
+        tries.note("bury_channel_turn", buried.map(|buried| format!("{buried:?}")));
+        claim.turn = own_turn;
+        store.begin_sending(&claim, "hi", None, &times).await.map_err(|error| anyhow!("{error:?}"))?;
+        store.end_channel_turn(&claim, None).await.map_err(|error| anyhow!("{error:?}"))?;
+        Ok(())
+    }
+}
