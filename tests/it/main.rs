@@ -27,6 +27,7 @@ mod original;
 mod providers;
 mod queue;
 mod rates;
+mod rbac;
 mod resets;
 mod retention;
 mod services;

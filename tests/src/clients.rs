@@ -120,6 +120,17 @@ pub enum Heard {
     Close(Option<u16>),
 }
 
+/// What a socket brings, to the letter.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Farewell {
+    /// It lives, and said this.
+    Frame(Value),
+    /// It ended with this code, for this reason.
+    Close(u16, String),
+    /// It ended without a word.
+    Gone,
+}
+
 /// A socket.
 pub struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
@@ -204,6 +215,26 @@ impl Socket {
                 Some(Err(_)) | None => return Heard::Close(None),
             }
         }
+    }
+
+    /// The next frame, or the code and the reason of the end, whichever comes.
+    ///
+    /// # Errors
+    /// If nothing comes.
+    pub async fn farewell_or_frame(&mut self) -> Result<Farewell> {
+        let said = async {
+            loop {
+                match self.stream.next().await {
+                    Some(Ok(Message::Text(text))) => return Ok(Farewell::Frame(serde_json::from_str(&text)?)),
+                    Some(Ok(Message::Close(Some(frame)))) => {
+                        return Ok(Farewell::Close(frame.code.into(), frame.reason.to_string()));
+                    }
+                    Some(Ok(Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                    Some(Ok(Message::Close(None)) | Err(_)) | None => return Ok(Farewell::Gone),
+                }
+            }
+        };
+        timeout(PATIENCE, said).await.context("nothing came")?
     }
 
     /// The next frame, which must be of this type.
