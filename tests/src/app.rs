@@ -37,6 +37,9 @@ const TEMPLATE: &str = "template_chat";
 /// How long a token of a test's user holds.
 const HOUR: Duration = Duration::from_secs(3_600);
 
+/// What a test finds in its product: `acme` and `globex`.
+const TWO_COMPANIES: Size = Size { tenants: 2, users: 2, agents: 2 };
+
 /// The services, started by the first test that needs them. Nobody drops a static: when the process ends, however it
 /// does, the services' watchdog ends them.
 static SERVICES: OnceCell<Services> = OnceCell::const_new();
@@ -96,7 +99,15 @@ impl App {
     /// # Errors
     /// What is missing on this machine.
     pub async fn with(change: impl FnOnce(&mut Setting)) -> Result<Self> {
-        Self::start_on(services().await?, change).await
+        Self::of(TWO_COMPANIES, change).await
+    }
+
+    /// Starts one with another demo in it.
+    ///
+    /// # Errors
+    /// What is missing on this machine.
+    pub async fn of(size: Size, change: impl FnOnce(&mut Setting)) -> Result<Self> {
+        Self::start_on(services().await?, size, change).await
     }
 
     /// Starts one on services of its own, which the test may break.
@@ -105,15 +116,15 @@ impl App {
     /// What cannot be reached.
     pub async fn on(services: &Services, change: impl FnOnce(&mut Setting)) -> Result<Self> {
         make_template(services).await?;
-        Self::start_on(services, change).await
+        Self::start_on(services, TWO_COMPANIES, change).await
     }
 
-    async fn start_on(services: &Services, change: impl FnOnce(&mut Setting)) -> Result<Self> {
+    async fn start_on(services: &Services, size: Size, change: impl FnOnce(&mut Setting)) -> Result<Self> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("chat_{}", COUNT.fetch_add(1, Ordering::Relaxed));
         services.postgres.create_database(&name, Some(TEMPLATE)).await?;
         let owner_url = services.postgres.owner_url(&name);
-        let demo = demo::seed(&owner_url, Size { tenants: 2, users: 2, agents: 2 }).await?;
+        let demo = demo::seed(&owner_url, size).await?;
         let mint = Mint::new();
         let mut setting = Setting {
             database_url: services.postgres.app_url(&name),

@@ -23,6 +23,7 @@ pub mod product;
 pub mod pump;
 pub mod series;
 pub mod services;
+pub mod storm;
 pub mod terminal;
 pub mod wire;
 

@@ -4,6 +4,7 @@
 //! that is *cut* is closed and refused; a *trap* waits for a request that holds certain bytes and swallows either it or
 //! its answer, so that a process can be killed just before or just after its server did what it asked.
 
+mod aside;
 mod tape;
 
 use std::{
@@ -53,6 +54,8 @@ struct Shared {
     tape: Mutex<Option<Tape>>,
     /// Connections until now.
     conns: AtomicUsize,
+    /// The newest one.
+    newest: Mutex<std::sync::Weak<Conn>>,
 }
 
 /// A trap, gone once somebody has walked into it.
@@ -90,6 +93,10 @@ struct Conn {
     swallows: Mutex<Option<Moment>>,
     /// To be told once the trapped answer comes.
     sprung: Mutex<Option<(oneshot::Sender<usize>, usize)>>,
+    /// The way to the server.
+    to_server: tokio::sync::Mutex<Option<OwnedWriteHalf>>,
+    /// What was said aside, and is not for the client to hear.
+    aside: Mutex<Option<aside::Aside>>,
 }
 
 impl Wire {
@@ -107,6 +114,7 @@ impl Wire {
             trap: Mutex::new(None),
             tape: Mutex::new(None),
             conns: AtomicUsize::new(0),
+            newest: Mutex::default(),
         });
         tokio::spawn(accept(listener, Arc::downgrade(&shared)));
         Ok(Self { address, shared })
@@ -191,10 +199,12 @@ async fn accept(listener: TcpListener, shared: std::sync::Weak<Shared>) {
             }
             let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
             let number = shared.conns.fetch_add(1, Ordering::SeqCst);
-            let conn = Arc::new(Conn { number, ..Conn::default() });
+            let to_server = tokio::sync::Mutex::new(Some(to_server));
+            let conn = Arc::new(Conn { number, to_server, ..Conn::default() });
+            *lock(&shared.newest) = Arc::downgrade(&conn);
             let asks = Pass { shared: Arc::clone(&shared), conn: Arc::clone(&conn), born: mood.generation };
             let answers = Pass { shared, conn, born: mood.generation };
-            tokio::join!(asks.requests(from_client, to_server), answers.answers(from_server, to_client));
+            tokio::join!(asks.requests(from_client), answers.answers(from_server, to_client));
         });
     }
 }
@@ -207,7 +217,7 @@ struct Pass {
 }
 
 impl Pass {
-    async fn requests(self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+    async fn requests(self, mut from: OwnedReadHalf) {
         let mut buffer = vec![0; 64 * 1024];
         // The end of what passed before: a needle may lie across two reads.
         let mut tail = Vec::new();
@@ -218,19 +228,24 @@ impl Pass {
             self.keep(true, said);
             self.spring(&mut tail, said);
             if !self.may_pass().await {
-                return;
+                break;
             }
             let swallowed = *lock(&self.conn.swallows) == Some(Moment::Asked);
-            if !swallowed && to.write_all(said).await.is_err() {
-                return;
+            if !swallowed && !self.conn.tell_server(said).await {
+                break;
             }
         }
+        // The server hears that its client is gone.
+        self.conn.to_server.lock().await.take();
     }
 
     async fn answers(self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
         let mut buffer = vec![0; 64 * 1024];
         while let Some(said) = self.next(&mut from, &mut buffer).await {
             self.conn.asked.store(false, Ordering::SeqCst);
+            if aside::heard(&self.conn, said) {
+                continue;
+            }
             self.keep(false, said);
             if lock(&self.conn.swallows).is_none() {
                 if to.write_all(said).await.is_err() {

@@ -70,7 +70,9 @@ impl Caller {
     fn handle(self) -> &'static str {
         match self {
             Self::NoToken | Self::BadToken => "ben@acme",
-            _ => self.name(),
+            Self::Ben | Self::Cleo | Self::Ada | Self::GlobexBen | Self::GlobexAda | Self::Root | Self::Gus => {
+                self.name()
+            }
         }
     }
 }
@@ -212,7 +214,9 @@ impl Cast {
             Caller::Gus => {
                 Some(self.app.mint.token(self.gus.id, self.gus.role, self.gus.tenant, Duration::from_secs(600)))
             }
-            _ => Some(self.app.token(self.app.user(caller.name()))),
+            Caller::Ben | Caller::Cleo | Caller::Ada | Caller::GlobexBen | Caller::GlobexAda | Caller::Root => {
+                Some(self.app.token(self.app.user(caller.name())))
+            }
         }
     }
 

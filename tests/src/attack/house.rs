@@ -1,9 +1,9 @@
 //! The company that is attacked: something of every kind that a company can have, with a canary in every text.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use anyhow::Result;
-use chat_core::ids::{AgentId, ClientMessageId, ConnectionId, ConversationId, TenantId, TurnId};
+use chat_core::ids::{AgentId, ClientMessageId, ConnectionId, ConversationId, TenantId, TurnId, UserId};
 use tokio_postgres::Client;
 
 use super::CANARY;
@@ -27,10 +27,12 @@ pub struct House {
     pub tenant: TenantId,
     /// Its AI employees.
     pub agents: Vec<AgentId>,
+    /// Its people.
+    pub people: Vec<UserId>,
     /// Its message waits for a worker.
     pub queued: Talk,
-    /// A worker has its message.
-    pub running: Talk,
+    /// A worker has the message of each.
+    pub running: [Talk; 5],
     /// It waits for a person, and somebody is to be told.
     pub waiting: Talk,
     /// Its message is past its time.
@@ -57,29 +59,52 @@ impl House {
         let tenant = app.user("ada@acme").tenant.unwrap_or_else(TenantId::new);
         let agents: Vec<AgentId> =
             app.demo.agents.iter().filter(|agent| agent.tenant == tenant).map(|agent| agent.id).collect();
+        let mut people: Vec<UserId> =
+            app.demo.users.iter().filter(|user| user.tenant == Some(tenant)).map(|user| user.id).collect();
+        for name in ["cleo", "dan"] {
+            let user = UserId::new();
+            let insert =
+                "insert into portal_users (id, email, display_name, role) values ($1, $2, $2, 'customer_operator')";
+            owner.execute(insert, &[&user, &name]).await?;
+            let join = "insert into user_tenant_roles (tenant_id, user_id, role) values ($1, $2, 'customer_operator')";
+            owner.execute(join, &[&tenant, &user]).await?;
+            people.push(user);
+        }
         let talk = || Talk { id: ConversationId::new(), turn: TurnId::new(), client: ClientMessageId::new() };
         let house = Self {
             tenant,
             agents,
+            people,
             queued: talk(),
-            running: talk(),
+            running: [talk(), talk(), talk(), talk(), talk()],
             waiting: talk(),
             spent: talk(),
             connection: ConnectionId::new(),
             slack_turn: TurnId::new(),
         };
-        let mut sql = house.company();
-        let (ada, ben) = (app.user("ada@acme").id, app.user("ben@acme").id);
-        let later = "lease_until = now() + interval '1 hour', deadline = now() + interval '1 hour'";
-        for (talk, user, agent, change) in [
-            (house.queued, ben, 0, "state = 'queued'".to_owned()),
-            (house.running, ada, 0, format!("state = 'running', attempt = 1, {later}")),
-            (house.waiting, ben, 1, "state = 'escalated', ended_at = now()".to_owned()),
-            (house.spent, ada, 1, "state = 'queued', deadline = now() - interval '1 hour'".to_owned()),
-        ] {
-            let Talk { id, turn, client } = talk;
-            let agent = house.agents[agent];
-            sql += &format!(
+        owner.batch_execute(&house.company()).await?;
+        Ok(house)
+    }
+
+    /// Puts its conversations in, as new.
+    ///
+    /// # Errors
+    /// What Postgres refuses.
+    pub async fn furnish(&self, owner: &Client) -> Result<()> {
+        let tenant = self.tenant;
+        let mut sql = format!("delete from web_conversations where tenant_id = '{tenant}';");
+        let held = "state = 'running', attempt = 1, lease_until = now() + interval '1 hour', deadline = now() + interval '1 hour'";
+        let running = self.running.iter().map(|talk| (*talk, held));
+        let others = [
+            (self.queued, "state = 'queued'"),
+            (self.waiting, "state = 'escalated', ended_at = now()"),
+            (self.spent, "state = 'queued', deadline = now() - interval '1 hour'"),
+        ];
+        for (number, (Talk { id, turn, client }, change)) in running.chain(others).enumerate() {
+            // Each person has one conversation with each agent.
+            let (user, agent) = (self.people[number / 2], self.agents[number % 2]);
+            write!(
+                sql,
                 "insert into web_conversations (id, tenant_id, agent_id, user_id, last_seq, summary)
                    values ('{id}', '{tenant}', '{agent}', '{user}', 2, '{CANARY} summary');
                  insert into web_conversation_messages (id, conversation_id, tenant_id, seq, epoch, role, content)
@@ -88,15 +113,15 @@ impl House {
                  insert into turns (id, tenant_id, conversation_id, user_id, seq, epoch, client_message_id, text_sha256, hinted_at)
                    values ('{turn}', '{tenant}', '{id}', '{user}', 1, 0, '{client}', sha256('x'), now() + interval '1 day');
                  update turns set {change} where id = '{turn}';"
-            );
+            )?;
         }
-        sql += &format!(
+        let waiting = self.waiting.id;
+        write!(
+            sql,
             "update web_conversations set status = 'escalated', escalated_at = now(), escalation_reason = '{CANARY} reason',
-               tell_at = now(), tell_hinted_at = now() + interval '1 day' where id = '{}'",
-            house.waiting.id
-        );
-        owner.batch_execute(&sql).await?;
-        Ok(house)
+               tell_at = now(), tell_hinted_at = now() + interval '1 day' where id = '{waiting}'"
+        )?;
+        Ok(owner.batch_execute(&sql).await?)
     }
 
     /// What the company has beside its conversations.
@@ -124,14 +149,14 @@ impl House {
                  '{CANARY} hint', 'running', 1, now() + interval '1 hour', now() + interval '1 hour'),
                  (gen_random_uuid(), '{tenant}', 'slack', '{SLACK_MESSAGE}', '{connection}', '{agent}', '', 'U2', '{CANARY} said', now(),
                  '{CANARY} hint', 'sending', 1, now() - interval '1 hour', now() + interval '1 hour');",
-            self.running.turn
+            self.running[0].turn
         )
     }
 
     /// Every conversation.
     #[must_use]
-    pub fn talks(&self) -> [Talk; 4] {
-        [self.queued, self.running, self.waiting, self.spent]
+    pub fn talks(&self) -> Vec<Talk> {
+        [self.queued, self.waiting, self.spent].into_iter().chain(self.running).collect()
     }
 
     /// A digest of all its rows, by table.

@@ -11,7 +11,7 @@ mod edges;
 mod house;
 mod store;
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use anyhow::{Context, Result};
 
@@ -20,7 +20,7 @@ use crate::{
     wire::Wire,
 };
 pub use house::House;
-pub use store::{EXEMPT, TRIED};
+pub use store::{BLIND, EXEMPT, TRIED};
 
 /// Stands in all that acme says, and is found in nothing that globex gets.
 pub const CANARY: &str = "canary-of-acme";
@@ -41,10 +41,12 @@ pub struct Report {
     pub tries: usize,
     /// What opened, or gave something that it should not have.
     pub open: Vec<String>,
+    /// What opened, by its name alone.
+    pub opened: BTreeSet<String>,
     /// Canaries that the services had from Postgres.
     pub told: usize,
     /// Tables in which rows of acme's changed.
-    pub changed: Vec<String>,
+    pub changed: BTreeSet<String>,
 }
 
 impl Report {
@@ -57,7 +59,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tries, open, told, changed } = self;
+        let Self { tries, open, told, changed, .. } = self;
         write!(
             f,
             "{tries} tries, {} open, {told} canaries told by Postgres, {} tables changed",
@@ -76,9 +78,20 @@ impl Tries {
     fn note(&mut self, what: &str, got: Option<String>) {
         self.0.tries += 1;
         if let Some(got) = got {
+            self.0.opened.insert(what.to_owned());
             self.0.open.push(format!("{what}: {}", got.chars().take(200).collect::<String>()));
         }
     }
+}
+
+/// Who attacks.
+enum Phase {
+    /// Whoever can reach the edges.
+    Edges,
+    /// People of globex's, as the store knows them.
+    Persons,
+    /// Its workers.
+    Workers,
 }
 
 /// Switches row-level security off on every table, as the owner.
@@ -103,16 +116,23 @@ pub async fn run(policies: Policies) -> Result<Report> {
     if policies == Policies::Off {
         owner.batch_execute(POLICIES_OFF).await?;
     }
-    let before = house.rows(&owner).await?;
     wire.record();
     let mut tries = Tries::default();
-    edges::attack(&app, &house, &mut tries).await.context("at the edges")?;
-    store::attack(&app, &house, &mut tries).await.context("at the store")?;
+    for phase in [Phase::Edges, Phase::Persons, Phase::Workers] {
+        // What one has broken the next finds whole: so each try could see for itself.
+        house.furnish(&owner).await?;
+        let before = house.rows(&owner).await?;
+        match phase {
+            Phase::Edges => edges::attack(&app, &house, &mut tries).await.context("at the edges")?,
+            Phase::Persons => store::as_persons(&app, &house, &mut tries).await.context("at the store's doors")?,
+            Phase::Workers => store::as_workers(&app, &house, &mut tries).await.context("at the store behind them")?,
+        }
+        let after = house.rows(&owner).await?;
+        let changed = before.into_iter().filter(|(table, rows)| after.get(table) != Some(rows));
+        tries.0.changed.extend(changed.map(|(table, _)| table));
+    }
     let mut report = tries.0;
     report.told = wire.tape().count(CANARY);
-    let after = house.rows(&owner).await?;
-    report.changed =
-        before.iter().filter(|(table, rows)| after.get(*table) != Some(*rows)).map(|(t, _)| t.clone()).collect();
     house.leave(&owner).await?;
     app.finish().await?;
     Ok(report)

@@ -79,6 +79,13 @@ pub const EXEMPT: &[(&str, &str)] = &[
     ("keep_dead_letter", "what nobody could read has no tenant"),
 ];
 
+/// Those that give nothing away by themselves even where no wall stands, and what shows it then.
+pub const BLIND: &[(&str, &str)] = &[
+    ("hear", "foreign keys carry the tenant: acme's ids are no better than ones that nothing has"),
+    ("notice_told", "writes an audit row of the writer's own tenant"),
+    ("settle", "acme's budget and usage change"),
+];
+
 /// What a call gave, if it gave anything.
 fn any<T: Debug>(answer: Answer<T>) -> Option<String> {
     answer.ok().map(|got| format!("{got:?}"))
@@ -113,11 +120,18 @@ struct Attacker<'a> {
     own: ConversationId,
 }
 
-pub(super) async fn attack(app: &App, house: &House, tries: &mut Tries) -> Result<()> {
+/// The store, as a service opens it.
+async fn open(app: &App) -> Result<Store> {
     let url = Secret::from(app.setting.database_url.clone());
-    let store = &Store::connect(&Database { url, pool_size: 2 }).await.map_err(|error| anyhow!("{error:?}"))?;
+    Ok(Store::connect(&Database { url, pool_size: 2 }).await?)
+}
+
+/// Through its doors, as people of globex's.
+pub(super) async fn as_persons(app: &App, house: &House, tries: &mut Tries) -> Result<()> {
+    let store = &open(app).await?;
     let tenant = app.user("ben@globex").tenant.context("ben is a member")?;
-    for handle in ["ben@globex", "ada@globex"] {
+    // What waits for a person is there for the admin first.
+    for handle in ["ada@globex", "ben@globex"] {
         let own: ConversationId = app.conversation(handle).await?.parse()?;
         let user = app.user(handle);
         for (role_hint, tenant_hint) in super::edges::hints(house, app, handle) {
@@ -125,24 +139,28 @@ pub(super) async fn attack(app: &App, house: &House, tries: &mut Tries) -> Resul
             Attacker { store, house, tenant, own }.as_person(&who, tries).await?;
         }
     }
-    // A worker of globex's, with a claim that is rightly its own, and then says that it is of acme's turns.
-    let agent = app.agent_of(app.user("ben@globex")).id;
+    Ok(())
+}
+
+/// Behind them, as a worker of globex's with a claim that is rightly its own, who then says that it is of acme's turns.
+pub(super) async fn as_workers(app: &App, house: &House, tries: &mut Tries) -> Result<()> {
+    let store = &open(app).await?;
+    let ben = app.user("ben@globex");
+    let tenant = ben.tenant.context("ben is a member")?;
+    let agent = app.agent_of(ben).id;
     let own: ConversationId = app.conversation("ben@globex").await?.parse()?;
     let attacker = Attacker { store, house, tenant, own };
-    let ben = app.user("ben@globex");
     let who = Identity { user_id: ben.id, expires_at: Timestamp::now(), role_hint: None, tenant_hint: None };
-    let text = Text::parse("hello".to_owned(), 100).map_err(|error| anyhow!("{error:?}"))?;
-    let times = Times::default();
+    let text = Text::parse("hello".to_owned(), 100)?;
     let claim = loop {
         // The product's own worker may be quicker.
-        store.accept(&who, own, &text, None, 1_000).await.map_err(|error| anyhow!("{error:?}"))?;
-        let claim = store.claim(tenant, own, &times, &Memory::default()).await.map_err(|error| anyhow!("{error:?}"))?;
-        if let Some(claim) = claim {
+        store.accept(&who, own, &text, None, 1_000).await?;
+        if let Some(claim) = store.claim(tenant, own, &Times::default(), &Memory::default()).await? {
             break claim;
         }
     };
     attacker.as_worker(&claim, tries).await;
-    store.end(&claim, End::Stopped).await.map_err(|error| anyhow!("{error:?}"))?;
+    store.end(&claim, End::Stopped).await?;
     attacker.with_budget(agent, tries).await;
     attacker.over_channels(app, agent, tries).await
 }
@@ -159,7 +177,7 @@ impl Attacker<'_> {
         for company in [house.tenant, tenant] {
             tries.note("open_conversation", any(store.open_conversation(who, company, house.agents[0]).await));
         }
-        let text = Text::parse("let me in".to_owned(), 100).map_err(|error| anyhow!("{error:?}"))?;
+        let text = Text::parse("let me in".to_owned(), 100)?;
         for talk in house.talks() {
             let (id, at) = (talk.id, Position::Id(talk.turn.into()));
             tries.note("conversation", any(store.conversation(who, id).await));
@@ -195,8 +213,7 @@ impl Attacker<'_> {
         let ids: Vec<ConversationId> = house.talks().iter().map(|talk| talk.id).collect();
         tries.note("progress", many(store.progress(tenant, &ids).await));
         for talk in house.talks() {
-            let claimed = store.claim(tenant, talk.id, &times, &Memory::default()).await;
-            tries.note("claim", some(claimed));
+            tries.note("claim", some(store.claim(tenant, talk.id, &times, &Memory::default()).await));
             // The turn that a worker of acme's has is of this attempt.
             let forged = Claim {
                 conversation: talk.id,
@@ -218,14 +235,11 @@ impl Attacker<'_> {
             tries.note("search", many(store.search(forged, "answer", 10).await));
             tries.note("summarize", yes(store.summarize(forged, "ours now", 9).await));
             tries.note("stored", some(store.stored(forged, talk.turn.into()).await));
-            let reply = MessageId::new();
-            let finished = store.finish(forged, reply, "said by globex", Completion::Whole).await;
-            tries.note("finish", ended(finished.map(|(reply, next)| (reply.is_some(), next))));
-            let finished = store.finish_and_settle(forged, reply, "said by globex", Completion::Stopped, None).await;
-            tries.note("finish_and_settle", ended(finished.map(|(reply, next)| (reply.is_some(), next))));
-            tries.note("escalate", ended(store.escalate(forged, "globex wants it").await));
-            tries.note("end", ended(store.end(forged, End::Stopped).await));
-            tries.note("end_and_settle", ended(store.end_and_settle(forged, End::Stopped, None).await));
+            // Each of these ends a turn that is held: so each comes first at one of them.
+            let at = house.running.iter().position(|running| running.turn == talk.turn).unwrap_or_default();
+            for number in (at..at + house.running.len()).map(|number| number % house.running.len()) {
+                self.ends(number, forged, tries).await;
+            }
             let spent = Spent { tenant, conversation: talk.id, turn: talk.turn };
             let buried = store.bury(spent, &pace).await;
             tries.note("bury", ended(buried.map(|(ended, next)| (ended.is_some(), next))));
@@ -238,10 +252,29 @@ impl Attacker<'_> {
         tries.note("model_key", some(store.model_key(tenant, house::PROVIDER).await));
     }
 
+    /// One of the ways in which a worker ends a turn.
+    async fn ends(&self, number: usize, forged: &Claim, tries: &mut Tries) {
+        let (store, reply, said) = (self.store, MessageId::new(), "said by globex");
+        let (what, got) = match number {
+            0 => {
+                let finished = store.finish(forged, reply, said, Completion::Whole).await;
+                ("finish", ended(finished.map(|(reply, next)| (reply.is_some(), next))))
+            }
+            1 => {
+                let finished = store.finish_and_settle(forged, reply, said, Completion::Stopped, None).await;
+                ("finish_and_settle", ended(finished.map(|(reply, next)| (reply.is_some(), next))))
+            }
+            2 => ("escalate", ended(store.escalate(forged, "globex wants it").await)),
+            3 => ("end", ended(store.end(forged, End::Stopped).await)),
+            _ => ("end_and_settle", ended(store.end_and_settle(forged, End::Stopped, None).await)),
+        };
+        tries.note(what, got);
+    }
+
     /// Globex has no budget; what it spends is not counted against acme's, whatever turn it names.
     async fn with_budget(&self, agent: chat_core::ids::AgentId, tries: &mut Tries) {
         let Self { store, house, tenant, .. } = *self;
-        let turn = house.running.turn;
+        let turn = house.running[0].turn;
         let payer = Payer { tenant, agent, turn, attempt: 1, purpose: Purpose::Reply };
         let reserved = store.reserve(&payer, super::CANARY, 100).await;
         // That there is a budget would be acme's.
@@ -288,9 +321,7 @@ impl Attacker<'_> {
         {
             tries.note("hear", any(store.hear(&heard(connection, agent, house::SLACK_MESSAGE, "U2"), &times).await));
         }
-        let Delivered::Ours(mut claim) =
-            store.hear(&heard(own, agent, "M-own", "U1"), &times).await.map_err(|error| anyhow!("{error:?}"))?
-        else {
+        let Delivered::Ours(mut claim) = store.hear(&heard(own, agent, "M-own", "U1"), &times).await? else {
             return Err(anyhow!("globex is heard"));
         };
         let strangers = claim.history.len() != 1;
@@ -303,8 +334,8 @@ impl Attacker<'_> {
         let buried = buried.ok().filter(|buried| !matches!(buried, Buried::NoSuchTurn));
         tries.note("bury_channel_turn", buried.map(|buried| format!("{buried:?}")));
         claim.turn = own_turn;
-        store.begin_sending(&claim, "hi", None, &times).await.map_err(|error| anyhow!("{error:?}"))?;
-        store.end_channel_turn(&claim, None).await.map_err(|error| anyhow!("{error:?}"))?;
+        store.begin_sending(&claim, "hi", None, &times).await?;
+        store.end_channel_turn(&claim, None).await?;
         Ok(())
     }
 }
