@@ -117,7 +117,7 @@ struct Talk {
 /// The product with all of them in it.
 pub(super) struct Cast {
     pub(super) app: App,
-    owner: Client,
+    pub(super) owner: Client,
     talks: Vec<Talk>,
     absent: ConversationId,
     gus: User,
