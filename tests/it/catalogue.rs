@@ -74,6 +74,16 @@ chat_platform usage SELECT
 chat_platform user_tenant_roles SELECT
 chat_platform web_conversation_messages SELECT
 chat_platform web_conversations SELECT
+chat_retention channel_turns DELETE
+chat_retention channel_turns SELECT created_at deadline id state tenant_id
+chat_retention tenants SELECT id retained_at retention_days
+chat_retention tenants UPDATE retained_at
+chat_retention turns DELETE
+chat_retention turns SELECT conversation_id created_at id seq state tenant_id
+chat_retention web_conversation_messages DELETE
+chat_retention web_conversation_messages SELECT conversation_id created_at id seq tenant_id
+chat_retention web_conversations SELECT agent_id expired_seq id oldest_at tenant_id user_id
+chat_retention web_conversations UPDATE expired_seq oldest_at summary summary_seq
 chat_sweep turns SELECT attempt conversation_id deadline hinted_at hints id lease_until seq state tenant_id user_id waiting_since
 chat_sweep turns UPDATE hinted_at hints waiting_since
 chat_sweep web_conversations SELECT id tell_at tell_hinted_at tenant_id user_id
@@ -150,7 +160,7 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "is a role of ours with a power that it must not have",
-        "select rolname::text from pg_roles where rolname in ('chat_app', 'chat_platform', 'chat_sweep')
+        "select rolname::text from pg_roles where rolname in ('chat_app', 'chat_platform', 'chat_sweep', 'chat_retention')
            and (rolsuper or rolbypassrls or rolcreaterole or rolcreatedb or rolreplication
                 or rolcanlogin <> (rolname = 'chat_app') or (rolname = 'chat_app' and rolinherit))
           ",
@@ -158,14 +168,14 @@ const RULES: &[(&str, &str)] = &[
     (
         "is a membership that lets a role of ours be another",
         "select m.member::regrole || ' in ' || m.roleid::regrole from pg_auth_members m
-         where m.member::regrole::text in ('chat_app', 'chat_platform', 'chat_sweep')
+         where m.member::regrole::text in ('chat_app', 'chat_platform', 'chat_sweep', 'chat_retention')
           
            and (m.admin_option or m.member::regrole::text <> 'chat_app'
-                or m.roleid::regrole::text not in ('chat_platform', 'chat_sweep'))",
+                or m.roleid::regrole::text not in ('chat_platform', 'chat_sweep', 'chat_retention'))",
     ),
     (
         "belongs to a role of the services",
-        "select relname::text from pg_class where pg_get_userbyid(relowner) in ('chat_app', 'chat_platform', 'chat_sweep')
+        "select relname::text from pg_class where pg_get_userbyid(relowner) in ('chat_app', 'chat_platform', 'chat_sweep', 'chat_retention')
           ",
     ),
 ];
@@ -226,6 +236,18 @@ async fn policies(owner: &Client) -> Vec<String> {
             found.push(format!("{name} has no policy that holds reading and writing to the tenant"));
         }
     }
+    // Whoever may delete across tenants is held to what is due, whatever permissive policy would open the row.
+    let undue = "select c.relname::text from pg_class c where c.relnamespace = 'public'::regnamespace
+          and has_table_privilege('chat_retention', c.oid, 'delete')
+          and not exists (select from pg_policy p where p.polrelid = c.oid and not p.polpermissive and p.polcmd = 'd'
+                          and p.polroles = array['chat_retention'::regrole::oid]
+                          and pg_get_expr(p.polqual, p.polrelid) like '%(created_at < app_kept_since(tenant_id))%')";
+    let undue = owner.query(undue, &[]).await.unwrap();
+    found.extend(
+        undue
+            .iter()
+            .map(|row| format!("{} may be deleted by chat_retention before it is due", row.get::<_, String>(0))),
+    );
     for policy in &all {
         let (table, name, command): (&str, &str, &str) = (policy.get(0), policy.get(1), policy.get(2));
         let (roles, using, check): (Vec<&str>, &str, &str) = (policy.get(3), policy.get(4), policy.get(5));
@@ -236,9 +258,11 @@ async fn policies(owner: &Client) -> Vec<String> {
         let platform =
             roles == ["chat_platform"] && (command == "SELECT" || (command == "INSERT" && table == "audit_events"));
         let sweep = roles == ["chat_sweep"] && ["turns", "web_conversations"].contains(&table) && command == "ALL";
+        // What it may delete its restrictive policies say; see below.
+        let retention = roles == ["chat_retention"] && name == "retention" && command == "ALL";
         let by_person = using.contains(&current("current_user")) || using.contains(&current("current_tenant"));
         let person = PERSONS.contains(&(table, name)) && command == "SELECT" && by_person;
-        if !(by_tenant || platform || sweep || person) {
+        if !(by_tenant || platform || sweep || retention || person) {
             found.push(format!("{table} is opened too far by the policy {name}"));
         }
     }
@@ -290,6 +314,7 @@ async fn whatever_opens_a_wall_is_named() {
             "create policy writes on turns for update to chat_platform using (true)".to_owned(),
             vec!["turns is opened too far by the policy writes"],
         ),
+        ("drop policy due on turns".to_owned(), vec!["turns may be deleted by chat_retention before"]),
         ("alter policy own on web_conversations using (true)".to_owned(), vec!["opened too far by the policy own"]),
         ("create view seen as select * from agents".to_owned(), vec!["seen is a view"]),
         ("create materialized view kept as select * from agents".to_owned(), vec!["kept is a materialized view"]),

@@ -77,6 +77,12 @@ pub const EXEMPT: &[(&str, &str)] = &[
     ("sweep", "looks at every tenant's open turns by design; its role sees ids and no text"),
     ("not_hinted", "undoes what `sweep` did, for the turns that it returned"),
     ("keep_dead_letter", "what nobody could read has no tenant"),
+    ("tenant_exists", "asks, in the tenant's own name, whether it is still there"),
+    ("next_with_retention", "looks at every tenant that keeps nothing for ever; its role sees no text"),
+    (
+        "expire_some",
+        "deletes what is due, of whichever tenant comes next; the database lets its role delete nothing else",
+    ),
 ];
 
 /// Those that give nothing away by themselves even where no wall stands, and what shows it then.
