@@ -1,9 +1,6 @@
 //! One connection for two companies, whatever becomes of who uses it.
 
-use std::{
-    panic::AssertUnwindSafe,
-    time::{Duration, Instant},
-};
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use chat_core::{
     Code,
@@ -62,7 +59,6 @@ async fn a_connection_swapped_between_tenants_ten_thousand_times_shows_nothing_f
     let everything = every_row(&app).await;
     let seed: u64 = rand::random();
     let mut dice = StdRng::seed_from_u64(seed);
-    let began = Instant::now();
     let (mut cut, mut panicked) = (0, 0);
     for swap in 0..SWAPS {
         let (side, other) = (&sides[swap % 2], &sides[(swap + 1) % 2]);
@@ -108,7 +104,6 @@ async fn a_connection_swapped_between_tenants_ten_thousand_times_shows_nothing_f
         }
     }
     assert!(cut > 100 && panicked > 100, "cut {cut}, panicked {panicked}");
-    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
     let owner = app.owner().await.unwrap();
     owner.execute("delete from turns", &[]).await.unwrap();
     app.finish().await.unwrap();
