@@ -43,7 +43,7 @@ const NEXT: &str = "
 /// `$1` company, `$2` most.
 const DUE: &str = "
     select id from web_conversations
-    where tenant_id = $1 and (oldest_at is null or oldest_at < app_kept_since(tenant_id))
+    where tenant_id = $1 and (oldest_at is null or oldest_at < app_kept_since($1))
     order by oldest_at nulls first limit $2";
 
 /// `$1` company, `$2` most.
@@ -58,8 +58,8 @@ const CHANNEL_TURNS: &str = "
 
 const LOCK: &str = "select 1 from web_conversations where id = $1 for no key update";
 
-/// `$1` conversation, `$2` most. Behind the lock. A beginning of the conversation goes, up to what waits for its answer;
-/// the summary speaks of it, so it goes along, and is begun anew behind it. No row: nothing is due.
+/// `$1` conversation, `$2` most. Behind the lock. A beginning of the conversation goes, up to what waits for its answer,
+/// and its turns with it; the summary speaks of it, so it goes along, and is begun anew behind it. No row: nothing is due.
 const MESSAGES: &str = "
     with kept as materialized (
       select c.id, app_kept_since(c.tenant_id) as since from web_conversations c where c.id = $1
@@ -68,17 +68,19 @@ const MESSAGES: &str = "
       where m.conversation_id = kept.id and m.created_at < kept.since
         and m.seq < coalesce((select min(t.seq) from turns t
                               where t.conversation_id = $1 and t.state in ('queued', 'running')), m.seq + 1)
-      order by m.seq limit $2
+      order by m.created_at limit $2
     ), gone as (
       delete from web_conversation_messages m using due where m.id = due.id returning m.seq
+    ), turns_gone as (
+      delete from turns t using due where t.id = due.id returning 1
     ), did as (
-      select count(*) as messages, max(seq) as seq from gone
+      select count(*) as messages, max(seq) as seq, (select count(*) from turns_gone) as turns from gone
     )
     update web_conversations c set expired_seq = did.seq, summary = null, summary_seq = did.seq
     from did where c.id = $1 and did.seq is not null
-    returning did.messages, c.agent_id, c.user_id";
+    returning did.messages, did.turns, c.agent_id, c.user_id";
 
-/// `$1` conversation, `$2` most. After the messages: turns that have none (any more).
+/// `$1` conversation, `$2` most. Behind the lock, after the messages: turns whose message a reset has taken.
 const TURNS: &str = "
     with kept as materialized (
       select c.id, app_kept_since(c.tenant_id) as since from web_conversations c where c.id = $1
@@ -90,26 +92,14 @@ const TURNS: &str = "
     )
     delete from turns t using due where t.id = due.id returning 1";
 
-/// `$1` conversation. When to look again: while something is left that is due, at once; else when the oldest will be, and
-/// not before an hour, so that a talk that never rests is not looked at for each of its messages.
+/// `$1` conversation. When to look again: when the oldest of what is left will be due, and not before an hour, so that a
+/// talk that never rests is not looked at for each of its messages.
 const LOOKED: &str = "
-    with old as materialized (
-      select app_kept_since(c.tenant_id) as since, open.seq as open,
-        least(
-          (select min(m.created_at) from web_conversation_messages m
-           where m.conversation_id = $1 and m.seq < coalesce(open.seq, m.seq + 1)),
-          (select min(t.created_at) from turns t
-           where t.conversation_id = $1 and t.state not in ('queued', 'running')
-             and not exists (select from web_conversation_messages m where m.id = t.id))) as at
-      from web_conversations c, (select min(t.seq) as seq from turns t
-                                 where t.conversation_id = $1 and t.state in ('queued', 'running')) open
-      where c.id = $1
-    )
     update web_conversations c
-    set oldest_at = case when old.at < old.since then old.at
-          else greatest(coalesce(old.at, case when old.open is null then now() end), old.since + interval '1 hour') end
-    from old where c.id = $1
-    returning old.at < old.since as more";
+    set oldest_at = greatest(app_kept_since(c.tenant_id) + interval '1 hour', coalesce(least(
+          (select min(m.created_at) from web_conversation_messages m where m.conversation_id = $1),
+          (select min(t.created_at) from turns t where t.conversation_id = $1)), now()))
+    where c.id = $1";
 
 impl Store {
     /// A company whose messages are to be looked through now; `None` if no company's time has come.
@@ -137,20 +127,25 @@ impl Store {
     }
 
     async fn expire(&self, conversation: ConversationId, expired: &mut Expired) -> Result<()> {
-        let work: [Step<'_>; 4] = [
-            (LOCK, &[&conversation]),
-            (MESSAGES, &[&conversation, &MOST]),
-            (TURNS, &[&conversation, &MOST]),
-            (LOOKED, &[&conversation]),
-        ];
+        let work: [Step<'_>; 2] = [(LOCK, &[&conversation]), (MESSAGES, &[&conversation, &MOST])];
         let rows = self.run(Scope::Retention, &work).await?;
         if let Some(row) = rows[1].first() {
-            expired.messages += column::<i64>(row, "messages")?.unsigned_abs();
+            let messages: i64 = column(row, "messages")?;
+            expired.messages += messages.unsigned_abs();
+            expired.turns += column::<i64>(row, "turns")?.unsigned_abs();
             expired.memories.push((column(row, "agent_id")?, column(row, "user_id")?));
+            if messages == MOST {
+                expired.more = true;
+                return Ok(());
+            }
         }
-        expired.turns += rows[2].len() as u64;
-        let left = rows[3].first().map(|row| column::<Option<bool>>(row, "more")).transpose()?.flatten();
-        expired.more |= left.unwrap_or(false);
-        Ok(())
+        let work: [Step<'_>; 2] = [(LOCK, &[&conversation]), (TURNS, &[&conversation, &MOST])];
+        let turns = self.run(Scope::Retention, &work).await?[1].len() as u64;
+        expired.turns += turns;
+        if turns == MOST.unsigned_abs() {
+            expired.more = true;
+            return Ok(());
+        }
+        self.run(Scope::Retention, &[(LOOKED, &[&conversation])]).await.map(drop)
     }
 }
