@@ -81,6 +81,18 @@ impl Pattern {
     }
 }
 
+/// How many sockets a person has in a tenant, by hub: `{tenant}:sockets:user:{user}`.
+#[must_use]
+pub fn user_sockets_key(tenant: TenantId, user: UserId) -> Key {
+    Key(format!("{tenant}:sockets:user:{user}"))
+}
+
+/// How many sockets everybody has in a tenant, by hub: `{tenant}:sockets:tenant`.
+#[must_use]
+pub fn tenant_sockets_key(tenant: TenantId) -> Key {
+    Key(format!("{tenant}:sockets:tenant"))
+}
+
 impl Topic {
     /// The name as Redis sees it.
     #[must_use]

@@ -4,6 +4,8 @@ use axum::extract::ws::CloseFrame;
 use chat_core::{Error, Kind};
 use tracing::{debug, error, warn};
 
+use crate::gate;
+
 /// Why a socket ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Close {
@@ -107,6 +109,7 @@ impl From<axum::Error> for Close {
         use tungstenite::Error as Complaint;
         match error.into_inner().downcast_ref::<Complaint>() {
             Some(Complaint::Capacity(_)) => Self::TooBig,
+            Some(Complaint::Io(error)) if gate::is_shut(error) => Self::TooBig,
             Some(Complaint::Utf8(_)) => Self::NotUtf8,
             Some(Complaint::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)) => Self::Gone,
             Some(Complaint::Protocol(_)) => Self::Protocol,

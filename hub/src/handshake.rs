@@ -13,6 +13,9 @@ use tokio::time::timeout;
 
 use crate::{Hub, close::Close};
 
+/// Largest first frame, in bytes: a token has 8 KiB at most, and its escaped form with the other fields fits as well.
+pub(crate) const FIRST_FRAME_BYTES: usize = 16 * 1024;
+
 /// Somebody who may be here.
 pub struct Entered {
     /// What their token says.
@@ -44,6 +47,7 @@ pub async fn enter(hub: &Hub, socket: &mut WebSocket, conversation: Option<Conve
 async fn first_frame(socket: &mut WebSocket) -> Result<Auth, Close> {
     loop {
         match socket.recv().await.ok_or(Close::Gone)?? {
+            Message::Text(text) if text.len() > FIRST_FRAME_BYTES => return Err(Close::TooBig),
             Message::Text(text) => {
                 return match ClientFrame::parse(&text) {
                     Ok(ClientFrame::Auth(auth)) => Ok(auth),

@@ -1,37 +1,42 @@
 //! The hub: holds the sockets, stores and dispatches each message, relays what is published.
 //!
-//! A socket on its way in: [`lib`](self) (origin, upgrade) → [`handshake`] (who, where) → [`session`] (the frames).
+//! A socket on its way in: `server` (the connection) → [`lib`](self) (origin, upgrade) → [`handshake`] (who, where) →
+//! [`session`] (the frames).
 //! Nothing here must survive: a killed hub loses connections and typing dots, and its clients come back to another
 //! one with the `seq` they have seen.
 
+mod address;
 pub mod admin;
 pub mod close;
 pub mod fanout;
+mod gate;
 pub mod handshake;
 pub mod held;
 mod leaving;
 pub mod registry;
 mod retention;
 pub mod seal;
+mod server;
 pub mod session;
 mod write;
 
 use std::{
-    future::{Future, IntoFuture},
+    future::Future,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{Path, State, WebSocketUpgrade},
     http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
-    serve::ListenerExt,
 };
 use chat_core::{
     Result,
-    bus::{Buckets, Outbox, Publisher, Subscriber},
+    bus::{Buckets, Outbox, Publisher, Sockets, Subscriber},
     config::{self, Env, Limits, Times},
     dispatch::{self, Dispatcher},
     keys::webchat_response_key,
@@ -53,9 +58,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
+use address::Addresses;
 use fanout::Event;
 use held::Held;
 use registry::Registry;
+use server::Guest;
 
 /// Connections to Postgres: more cost a 2-core server CPU and gain nothing.
 const POOL_SIZE: usize = 8;
@@ -102,6 +109,9 @@ struct Inner {
     limits: Limits,
     pace: Pace,
     registry: Registry,
+    addresses: Addresses,
+    /// Those of all hubs, by user and tenant.
+    counted: Sockets,
     held: Held,
     /// Looks at the store after a gap, of all sockets together: they leave most of the pool to messages.
     repairs: Semaphore,
@@ -145,6 +155,7 @@ impl Hub {
         let pipes_stop = CancellationToken::new();
         let (outbox, publishing) = publisher.clone().into_background(pipes_stop.clone());
         let (dispatcher, dispatching) = Dispatcher::start(queue, pipes_stop.clone());
+        let (counted, counting) = Sockets::start(&publisher, &limits, pipes_stop.clone());
         let (subscriber, _) = Subscriber::start(&redis, fanout::decode)?;
         let hub = Self(Arc::new(Inner {
             store,
@@ -154,16 +165,18 @@ impl Hub {
             dispatcher,
             subscriber,
             verifier: Verifier::new(&token)?,
+            addresses: Addresses::new(limits.address_unauthenticated, edge.trusted_proxies),
             edge,
             pace: Pace::new(&times),
             registry: Registry::new(&limits),
+            counted,
             held: Held::default(),
             limits,
             repairs: Semaphore::new(REPAIRS),
             leaving: CancellationToken::new(),
             sockets: TaskTracker::new(),
             pipes_stop,
-            pipes: Mutex::new(vec![publishing, dispatching]),
+            pipes: Mutex::new(vec![publishing, dispatching, counting]),
         }));
         tokio::spawn(hub.clone().sweep());
         tokio::spawn(hub.clone().look_after(times.look, times.look_all));
@@ -174,25 +187,21 @@ impl Hub {
     /// Serves until `shutdown` resolves, then lets go of the sockets one by one and sends what hints of theirs are left.
     ///
     /// # Errors
-    /// Whatever the listener fails with.
+    /// None today: a connection that fails ends alone.
     pub async fn serve(
         self,
         listener: TcpListener,
         router: Router,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        // Frames are small and each is flushed: waiting for an acknowledgement to fill a packet only delays them.
-        let listener = listener.tap_io(|tcp| {
-            if let Err(error) = tcp.set_nodelay(true) {
-                warn!(%error, "TCP_NODELAY not set");
-            }
-        });
         let leaver = self.clone();
-        let goodbye = async move {
+        tokio::spawn(async move {
             shutdown.await;
             info!(sockets = leaver.0.sockets.len(), "going away");
             leaver.0.leaving.cancel();
-        };
+        });
+        let patience = Duration::from_millis(self.0.limits.header_ms);
+        let served = server::serve(listener, router, self.0.addresses.clone(), patience, self.0.leaving.clone());
         let left = &self.0.leaving;
         let after = |patience| async move {
             left.cancelled().await;
@@ -200,15 +209,14 @@ impl Hub {
         };
         let drained = async {
             tokio::select! {
-                served = axum::serve(listener, router).with_graceful_shutdown(goodbye).into_future() => served?,
+                () = served => {}
                 () = after(leaving::REQUESTS) => warn!("not all requests ended in time"),
             }
             self.0.sockets.close();
             self.0.sockets.wait().await;
-            std::io::Result::Ok(())
         };
         tokio::select! {
-            drained = drained => drained?,
+            () = drained => {}
             () = after(leaving::SOCKETS) => warn!(sockets = self.0.sockets.len(), "not all sockets ended in time"),
         }
         self.0.pipes_stop.cancel();
@@ -255,22 +263,40 @@ pub fn router(hub: Hub) -> Router {
         .route("/chat/ws/{conversation_id}", get(connect))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .layer(middleware::map_response(one_answer))
         .with_state(hub)
+}
+
+/// A connection serves one socket or one answer. A balancer that kept it for the next client would send that one into the
+/// moment in which we close what is idle.
+async fn one_answer(mut response: Response) -> Response {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Upgrades a request to a socket, if the page it comes from may have one. Who is asking comes in the first frame.
 async fn connect(
     State(hub): State<Hub>,
     Path(conversation): Path<String>,
+    Extension(mut guest): Extension<Guest>,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    if !hub.allows(headers.get(header::ORIGIN)) {
+    if !hub.allows(&headers) {
         return (StatusCode::FORBIDDEN, "this origin may not connect").into_response();
     }
     // A request on a connection that was open before; new ones find the port closed.
     if hub.0.leaving.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "0")], "going away").into_response();
+    }
+    if guest.stranger.is_none() {
+        guest.stranger = hub.0.addresses.admit(hub.0.addresses.of_client(&headers, guest.peer));
+    }
+    if guest.stranger.is_none() {
+        let why = "too many connections without authentication";
+        return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "5")], why).into_response();
     }
     let Some(place) = hub.0.registry.admit() else {
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], "this hub is full").into_response();
@@ -279,6 +305,8 @@ async fn connect(
     // An id that cannot be one is answered like one that does not exist, after the token.
     let conversation = conversation.parse().ok();
     let tracked = hub.0.sockets.token();
+    // What comes before the token is read by the gate's measure; and what comes with this request was read already.
+    guest.gate.narrow(handshake::FIRST_FRAME_BYTES + READ_BUFFER);
     upgrade
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
@@ -286,15 +314,17 @@ async fn connect(
         .max_message_size(limits.frame_bytes)
         .max_frame_size(limits.frame_bytes)
         .on_upgrade(move |socket| async move {
-            session::serve(hub, socket, conversation, place).await;
+            session::serve(hub, socket, conversation, place, guest).await;
             drop(tracked);
         })
 }
 
 impl Hub {
-    /// A request without `Origin` comes from no browser; any other must be on the list, to the letter.
-    fn allows(&self, origin: Option<&HeaderValue>) -> bool {
-        origin.is_none_or(|origin| self.0.edge.allowed_origins.iter().any(|allowed| origin == allowed.as_str()))
+    /// A request without `Origin` comes from no browser; any other has one, and that must be on the list, to the letter.
+    fn allows(&self, headers: &HeaderMap) -> bool {
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        let Some(origin) = origins.next() else { return true };
+        origins.next().is_none() && self.0.edge.allowed_origins.iter().any(|allowed| origin == allowed.as_str())
     }
 }
 

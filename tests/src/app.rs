@@ -132,6 +132,7 @@ impl App {
             queue: QueueKind::Local(None),
             token: mint.settings(),
             allowed_origins: vec!["https://portal.example".to_owned()],
+            trusted_proxies: 0,
             limits: lifted(),
             times: Times::default(),
             memory: Memory::default(),
@@ -247,7 +248,12 @@ pub async fn connect(url: &str) -> Result<Client> {
 #[must_use]
 pub fn lifted() -> Limits {
     Limits {
+        address_unauthenticated: 1_000_000,
         user_sockets: 1_000_000,
+        tenant_sockets: 1_000_000,
+        sockets_wait_ms: 3_000,
+        socket_frames_per_second: 1_000_000_000,
+        socket_frames_burst: 1_000_000_000,
         user_messages_per_minute: 1_000_000_000,
         user_messages_burst: 1_000_000_000,
         queued_turns: 1_000_000,

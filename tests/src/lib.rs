@@ -21,6 +21,7 @@ pub mod model;
 pub mod notices;
 pub mod product;
 pub mod pump;
+pub mod raw;
 pub mod series;
 pub mod services;
 pub mod storm;

@@ -46,6 +46,8 @@ pub struct Setting {
     pub token: config::Token,
     /// Pages that may connect.
     pub allowed_origins: Vec<String>,
+    /// Proxies in front of it.
+    pub trusted_proxies: usize,
     /// What a peer can grow.
     pub limits: Limits,
     /// The times of a turn's life.
@@ -158,7 +160,11 @@ impl Product {
             publisher: publisher.clone(),
             redis,
             token: setting.token.clone(),
-            edge: config::Edge { listen: address.to_string(), allowed_origins: setting.allowed_origins.clone() },
+            edge: config::Edge {
+                listen: address.to_string(),
+                allowed_origins: setting.allowed_origins.clone(),
+                trusted_proxies: setting.trusted_proxies,
+            },
             limits: setting.limits,
             times: setting.times,
         })?;

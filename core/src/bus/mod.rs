@@ -4,13 +4,14 @@
 //! [`Publisher`] sends. [`Subscriber`] listens for a whole process on one connection: topics are counted by their
 //! listeners, a subscription is confirmed before anybody relies on it, and when the connection was gone every listener
 //! is told that it may have missed something. [`Partial`] is the text so far of a running reply, for who comes late.
-//! [`Buckets`] keep everybody to their rate.
+//! [`Buckets`] keep everybody to their rate, [`Sockets`] to their number of sockets.
 
 mod bucket;
 mod forgetting;
 mod memory;
 mod partial;
 mod publisher;
+mod sockets;
 mod subscriber;
 
 use std::time::Duration;
@@ -27,6 +28,7 @@ pub use forgetting::FORGOTTEN_WITHIN;
 pub use memory::Remembered;
 pub use partial::{Appended, Partial, Place};
 pub use publisher::{Outbox, Publisher};
+pub use sockets::{Presence, Sockets};
 pub use subscriber::{News, Subscriber, Subscription};
 
 /// What is published where everybody shall look at the store again, and so at whether they still may listen. No frame: it

@@ -138,17 +138,20 @@ impl Queue {
     }
 }
 
-/// Where the hub listens, and whose pages may open sockets.
+/// Where the hub listens, and whose pages may call us.
 #[derive(Debug, Clone)]
 pub struct Edge {
     /// Address and port to listen on.
     pub listen: String,
-    /// Origins of pages that may connect, exactly as browsers send them: `https://portal.example`.
+    /// Origins of pages that may open sockets and call REST, exactly as browsers send them: `https://portal.example`.
     pub allowed_origins: Vec<String>,
+    /// Proxies in front that each append the address of whoever came to them to `X-Forwarded-For`. With 0 the header is
+    /// whatever its sender likes, and is not read.
+    pub trusted_proxies: usize,
 }
 
 impl Edge {
-    /// Reads `LISTEN` and `ALLOWED_ORIGINS` (separated by commas).
+    /// Reads `LISTEN`, `ALLOWED_ORIGINS` (separated by commas) and `TRUSTED_PROXIES`.
     pub fn read(env: &mut Env<'_>) -> Self {
         let allowed_origins: Vec<String> = env
             .optional("ALLOWED_ORIGINS")
@@ -157,10 +160,18 @@ impl Edge {
             .map(|origin| origin.trim().to_owned())
             .filter(|origin| !origin.is_empty())
             .collect();
-        if allowed_origins.iter().any(|origin| origin.ends_with('/') || !origin.contains("://")) {
+        let exact = |origin: &String| {
+            let host = origin.split_once("://").map_or("", |(_, host)| host);
+            !host.is_empty() && !host.contains('/') && host.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        if !allowed_origins.iter().all(exact) {
             env.faults.push("ALLOWED_ORIGINS must be scheme://host[:port] without a path, separated by commas".into());
         }
-        Self { listen: env.optional("LISTEN").unwrap_or_else(|| "0.0.0.0:8080".to_owned()), allowed_origins }
+        Self {
+            listen: env.optional("LISTEN").unwrap_or_else(|| "0.0.0.0:8080".to_owned()),
+            allowed_origins,
+            trusted_proxies: env.number("TRUSTED_PROXIES", 0, (0, 16)),
+        }
     }
 }
 
@@ -211,6 +222,12 @@ mod tests {
             ("NOTICE_REMINDERS", "-1"),
             ("SLACK_BASE_URL", "hunter2"),
             ("ALLOWED_ORIGINS", "hunter2"),
+            ("ALLOWED_ORIGINS", "*"),
+            ("ALLOWED_ORIGINS", "null"),
+            ("ALLOWED_ORIGINS", "https://hunter2/"),
+            ("ALLOWED_ORIGINS", "https://hunter2/chat"),
+            ("TRUSTED_PROXIES", "hunter2"),
+            ("LIMIT_HEADER_MS", "60001"),
             ("LIMIT_UNSENT_BYTES", "65536"),
             ("LIMIT_UNSENT_BYTES", "200000"),
             ("TURN_LEASE_MS", "9000"),

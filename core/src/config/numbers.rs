@@ -44,8 +44,24 @@ numbers! {
         /// Time between two pings, in milliseconds: well below half of a load balancer's usual 60 s idle time. With each
         /// one a socket's right to be here is looked at, hence at most 30 s: whoever was put out is gone by then.
         ping_ms: u64 = 25_000 in 100..30_000, "LIMIT_PING_MS";
-        /// Sockets one user may hold on this hub.
+        /// Longest time for the head of a request, and longest silence of a connection between two, in milliseconds.
+        header_ms: u64 = 10_000 in 100..60_000, "LIMIT_HEADER_MS";
+        /// Connections of one address that nobody has authenticated on: a whole office may come back at once behind one
+        /// address, and each needs its place for a moment only.
+        address_unauthenticated: usize = 100 in 1..1_000_000, "LIMIT_ADDRESS_UNAUTHENTICATED";
+        /// Sockets one user may hold in a tenant, on all hubs together.
         user_sockets: usize = 20 in 1..1_000_000, "LIMIT_USER_SOCKETS";
+        /// Sockets all users of a tenant may hold, on all hubs together.
+        tenant_sockets: usize = 5_000 in 1..10_000_000, "LIMIT_TENANT_SOCKETS";
+        /// How long a hub's sockets count at the others without being told again, in milliseconds: so long after it was
+        /// killed its places are free.
+        sockets_lease_ms: u64 = 60_000 in 300..600_000, "LIMIT_SOCKETS_LEASE_MS";
+        /// Longest wait for Redis, which keeps count of sockets for all hubs, in milliseconds; past it this one decides alone.
+        sockets_wait_ms: u64 = 250 in 1..3_000, "LIMIT_SOCKETS_WAIT_MS";
+        /// Frames a second that one socket may send, on average; whatever they are, pings as well.
+        socket_frames_per_second: u32 = 10 in 1..1_000_000_000, "LIMIT_SOCKET_FRAMES_PER_SECOND";
+        /// Frames that one socket may send at once.
+        socket_frames_burst: u32 = 100 in 10..1_000_000_000, "LIMIT_SOCKET_FRAMES_BURST";
         /// Sockets this hub holds at most.
         hub_sockets: usize = 100_000 in 1..10_000_000, "LIMIT_HUB_SOCKETS";
         /// Sockets that this hub lets go in a second when it goes away; all of them within 5 s, however many there are.

@@ -5,6 +5,7 @@
 //! only as the next one; where a number is missing, the store is read.
 
 mod news;
+mod rate;
 mod says;
 mod stream;
 
@@ -13,7 +14,7 @@ use std::time::Duration;
 use axum::extract::ws::{Message as Frame, WebSocket};
 use chat_core::{
     Code, Error, Kind,
-    bus::{News, Subscription},
+    bus::{News, Presence, Subscription},
     event::ServerFrame,
     ids::{ConversationId, SocketId, TurnId},
     keys::webchat_response_key,
@@ -25,6 +26,7 @@ use chat_core::{
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tracing::debug;
 
+use rate::Frames;
 use stream::Streamed;
 
 use crate::{
@@ -34,7 +36,8 @@ use crate::{
     handshake::{self, Entered},
     held::Hold,
     leaving,
-    registry::{Place, Presence},
+    registry::Place,
+    server::Guest,
     write,
 };
 
@@ -44,17 +47,31 @@ const SUBSCRIBE_PATIENCE: Duration = Duration::from_secs(2);
 /// Longest wait for a peer's answer to our close frame.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// When to come again after there were too many sockets.
+const FULL_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Pings in a row that may stay without any sign of life.
 const SILENT_PINGS: u32 = 2;
 
 /// Serves a socket until it ends, and says goodbye.
-pub async fn serve(hub: Hub, mut socket: WebSocket, conversation: Option<ConversationId>, _place: Place) {
+pub(crate) async fn serve(
+    hub: Hub,
+    mut socket: WebSocket,
+    conversation: Option<ConversationId>,
+    _place: Place,
+    guest: Guest,
+) {
     let joined = tokio::select! {
         joined = Box::pin(join(&hub, &mut socket, conversation)) => joined,
         () = hub.0.leaving.cancelled() => Err(Close::Restart),
     };
     let close = match joined {
-        Ok(mut session) => session.live(&mut socket).await,
+        Ok(mut session) => {
+            guest.gate.open();
+            // No stranger any more.
+            drop(guest);
+            session.live(&mut socket).await
+        }
         Err(close) => close,
     };
     debug!(?close, "socket ends");
@@ -95,6 +112,7 @@ struct Session {
     ping: Interval,
     silent_pings: u32,
     bad_frames: u32,
+    frames: Frames,
     /// When to look at the store again, after it could not be reached.
     look_again: Option<Instant>,
     /// When this socket shall go elsewhere, once its hub goes away.
@@ -104,7 +122,14 @@ struct Session {
 /// Lets a socket in: authenticates, subscribes, sends what was missed, says `ready`.
 async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<ConversationId>) -> Result<Session, Close> {
     let Entered { token, identity, seat, seen } = handshake::enter(hub, socket, conversation).await?;
-    let presence = hub.0.registry.enter(identity.user_id).map_err(|error| Close::from(&error))?;
+    let presence = match hub.0.counted.enter(seat.tenant(), identity.user_id).await {
+        Ok(presence) => presence,
+        Err(error) => {
+            // A close frame has no room for a time.
+            write::frame(socket, &write::retry(&error, None, FULL_PATIENCE)).await?;
+            return Err(Close::from(&error));
+        }
+    };
     let topic = webchat_response_key(seat.tenant(), seat.conversation);
     let listening = hub.0.subscriber.subscribe(topic, SUBSCRIBE_PATIENCE);
     let reading = hub.0.store.standing(&identity, seat.conversation);
@@ -140,6 +165,7 @@ async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<Conversati
         ping,
         silent_pings: 0,
         bad_frames: 0,
+        frames: Frames::new(&hub.0.limits),
         look_again: None,
         leave: None,
     };

@@ -19,7 +19,7 @@ use chat_core::{
     token::Identity,
 };
 use futures::future::poll_immediate;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, error};
 
 use super::{Session, expiry};
@@ -38,6 +38,11 @@ impl Session {
     /// A frame of the client.
     pub(super) async fn hear(&mut self, socket: &mut WebSocket, frame: Frame) -> Result<(), Close> {
         self.silent_pings = 0;
+        if let Err(wait) = self.frames.take(Instant::now()) {
+            // Whoever goes on at this rate is not listening; a close frame has no room for a time.
+            write::frame(socket, &write::retry(&too_fast(), None, wait)).await?;
+            return Err(Close::OverLimit);
+        }
         let text = match frame {
             Frame::Text(text) => text,
             Frame::Binary(_) => return Err(Close::Binary),

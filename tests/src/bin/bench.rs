@@ -81,6 +81,7 @@ async fn main() -> Result<()> {
         queue: QueueKind::Local(None),
         token: mint.settings(),
         allowed_origins: Vec::new(),
+        trusted_proxies: 0,
         limits: app::lifted(),
         times: Times::default(),
         memory: Memory::default(),

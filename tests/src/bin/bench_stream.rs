@@ -189,6 +189,7 @@ async fn main() -> Result<()> {
                 queue: QueueKind::Local(None),
                 token: mint.settings(),
                 allowed_origins: Vec::new(),
+                trusted_proxies: 0,
                 limits: app::lifted(),
                 times,
                 notices: config::Notices::default(),

@@ -152,6 +152,7 @@ async fn run(start: &Start) -> Result<()> {
         queue,
         token: mint.settings(),
         allowed_origins: vec![format!("http://{}", listener.local_addr()?)],
+        trusted_proxies: 0,
         limits: if start.limits { Limits::default() } else { app::lifted() },
         times: Times::default(),
         memory: Memory::default(),
