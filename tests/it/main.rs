@@ -26,6 +26,7 @@ mod model;
 mod model_keys;
 mod notices;
 mod original;
+mod origins;
 mod providers;
 mod queue;
 mod rates;

@@ -175,6 +175,7 @@ impl Product {
             publisher,
             verifier: Arc::new(Verifier::new(&setting.token)?),
             limits: setting.limits,
+            allowed_origins: setting.allowed_origins.clone(),
         };
         let router = hub::router(hub.clone()).merge(conversations::router(api));
         let server = tokio::spawn(hub.serve(listener, router, stop.clone().cancelled_owned()));

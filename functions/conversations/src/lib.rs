@@ -5,6 +5,7 @@
 //! where security lives.
 
 pub mod conversations;
+mod cors;
 pub mod error;
 pub mod escalations;
 pub mod extract;
@@ -54,6 +55,8 @@ pub struct Api {
     pub buckets: Buckets,
     /// What a caller can grow.
     pub limits: Limits,
+    /// Whose pages may read the answers.
+    pub allowed_origins: Vec<String>,
 }
 
 /// One route: a path under [`BASE`] and what answers there, by method.
@@ -109,6 +112,7 @@ pub fn router(api: Api) -> Router {
         })
         .layer(DefaultBodyLimit::max(api.limits.frame_bytes))
         .layer(middleware::from_fn(error::with_request_id))
+        .layer(cors::layer(&api.allowed_origins))
         .with_state(api)
 }
 
@@ -123,8 +127,10 @@ impl Api {
         let redis = config::Redis::read(&mut env);
         let queue = config::Queue::read(&mut env);
         let token = config::Token::read(&mut env);
+        let edge = config::Edge::read(&mut env);
         let limits = Limits::read(&mut env);
-        let (database, redis, queue, token, limits) = env.finish((database, redis, queue, token, limits))?;
+        let (database, redis, queue, token, edge, limits) =
+            env.finish((database, redis, queue, token, edge, limits))?;
         let publisher = Publisher::new(&redis)?;
         Ok(Self {
             store: Store::connect(&database).await?,
@@ -133,6 +139,7 @@ impl Api {
             publisher,
             verifier: Arc::new(Verifier::new(&token)?),
             limits,
+            allowed_origins: edge.allowed_origins,
         })
     }
 }
