@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bus;
+mod canary;
 mod catalogue;
 mod channels;
 mod chat;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
-    tungstenite::{Message, client::IntoClientRequest, http::HeaderValue},
+    tungstenite::{Message, client::IntoClientRequest, handshake::client::Request, http::HeaderValue},
 };
 
 /// Longest wait for anything that a test expects. Far above what it takes; only a failure waits this long.
@@ -146,6 +146,14 @@ impl Socket {
         if let Some(origin) = origin {
             request.headers_mut().insert("origin", HeaderValue::from_str(origin)?);
         }
+        Self::with(request).await
+    }
+
+    /// Opens a socket with a request of one's own.
+    ///
+    /// # Errors
+    /// If the upgrade is refused; the HTTP status is in the message.
+    pub async fn with(request: Request) -> Result<Self> {
         let (stream, _) = timeout(PATIENCE, connect_async(request)).await??;
         Ok(Self { stream })
     }
