@@ -313,6 +313,13 @@ mod tests {
     }
 
     #[test]
+    fn the_token_of_a_frame_is_not_printed() {
+        let frame = ClientFrame::parse(r#"{"type":"auth","token":"hunter2","userId":"hunter2","epoch":3}"#).unwrap();
+        let printed = format!("{frame:?}");
+        assert!(printed.contains("epoch: Some(3)") && !printed.contains("hunter2"), "{printed}");
+    }
+
+    #[test]
     fn the_originals_response_frame_is_in_ours() {
         let conversation = ConversationId::new();
         let frame = ServerFrame::Response {

@@ -4,7 +4,11 @@
 //! libraries would say at their most talkative is not for a log: statements with their parameters, bodies, headers. So
 //! they are heard from `info` up only, whatever `RUST_LOG` says; our own crates say no secret and no text at any level.
 
-use std::{error::Error, panic, process::ExitCode};
+use std::{
+    error::Error,
+    panic::{self, PanicHookInfo},
+    process::ExitCode,
+};
 
 use tracing::{Level, Metadata, error, level_filters::LevelFilter};
 use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt::MakeWriter, prelude::*};
@@ -44,13 +48,16 @@ where
     let filter = filter.unwrap_or_else(|_| EnvFilter::default().add_directive(LevelFilter::INFO.into()));
     let lines = tracing_subscriber::fmt::layer().json().with_writer(writer);
     tracing_subscriber::registry().with(lines).with(filter).with(filter_fn(speakable)).init();
-    panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(ToString::to_string);
-        // Only words that stand in the code: what is formatted into them may be what somebody said.
-        let words = panic.payload().downcast_ref::<&'static str>();
-        error!(place, words, "panic");
-    }));
+    panic::set_hook(Box::new(tell));
     fault
+}
+
+/// Tells of a panic: where, and in which words if they stand in the code. What is formatted into them may be what
+/// somebody said.
+fn tell(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string);
+    let words = panic.payload().downcast_ref::<&'static str>();
+    error!(place, words, "panic");
 }
 
 /// Whether a line may be written at all.
@@ -79,14 +86,40 @@ mod tests {
         }
     }
 
-    #[test]
-    fn each_line_is_one_object_and_libraries_are_not_talkative() {
+    /// Runs `talk` with a log at its most talkative, and returns what was written.
+    fn written(talk: impl FnOnce()) -> String {
         let written = Written::default();
         let writer = written.clone();
         let lines = tracing_subscriber::fmt::layer().json().with_writer(move || writer.clone());
         let log = tracing_subscriber::registry().with(lines).with(EnvFilter::new("trace")).with(filter_fn(speakable));
+        tracing::subscriber::with_default(log, talk);
+        let written = written.0.lock().unwrap().clone();
+        String::from_utf8(written).unwrap()
+    }
+
+    #[test]
+    fn a_panic_tells_its_place_and_no_word_that_was_formatted_into_it() {
+        let written = written(|| {
+            let before = panic::take_hook();
+            panic::set_hook(Box::new(tell));
+            let said = "hunter2 ü".to_owned();
+            for end in [9, 8] {
+                let _ = panic::catch_unwind(|| assert!(said[..end].len() > 100, "{said} is too short"));
+            }
+            let _ = panic::catch_unwind(|| panic!("words of our own"));
+            panic::set_hook(before);
+        });
+        let lines: Vec<serde_json::Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 3, "{written}");
+        assert!(lines.iter().all(|line| line["fields"]["place"].as_str().unwrap().contains("log.rs:")), "{written}");
+        assert_eq!(lines[2]["fields"]["words"], "words of our own");
+        assert!(!written.contains("hunter2"), "{written}");
+    }
+
+    #[test]
+    fn each_line_is_one_object_and_libraries_are_not_talkative() {
         let evil = format!("a\r\n{{\"level\":\"ERROR\"}}\n\u{1b}[2J\u{2028}\0\u{85}{}", "x".repeat(1 << 20));
-        tracing::subscriber::with_default(log, || {
+        let written = written(|| {
             let span = tracing::info_span!(target: "hub", "socket", whose = evil);
             span.in_scope(|| {
                 error!(target: "hub", name = evil, debug = ?evil, "{evil}");
@@ -97,7 +130,6 @@ mod tests {
                 tracing::trace!(target: "hubris", "hunter2");
             });
         });
-        let written = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
         let lines: Vec<serde_json::Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 3);
         assert_eq!(lines[0]["fields"]["message"], evil);
