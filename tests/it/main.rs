@@ -1,6 +1,7 @@
 //! One binary for all integration tests: one link, one set of services, all in parallel.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod assignment;
 mod bus;
 mod canary;
 mod catalogue;
@@ -17,6 +18,7 @@ mod fallback;
 mod faults;
 mod filled;
 mod floods;
+mod house;
 mod hygiene;
 mod identity;
 mod in_stead;
