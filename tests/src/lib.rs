@@ -13,6 +13,7 @@ pub mod card;
 pub mod channels;
 pub mod clients;
 pub mod demo;
+pub mod fuzz;
 pub mod hub_process;
 pub mod issuer;
 pub mod lambda;

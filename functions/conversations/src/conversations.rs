@@ -63,7 +63,7 @@ pub async fn list(
         if let Some(last) = found.last() {
             let tenant = query.tenant_id.map(|tenant| format!("tenant_id={tenant}&")).unwrap_or_default();
             let status = if escalated { "status=escalated&" } else { "" };
-            let before = format!("{}.{}", last.updated_at.unix_micros(), last.id);
+            let before = name(&Place { updated_at: last.updated_at, id: last.id });
             next(&mut headers, &format!("{BASE}/conversations?{tenant}{status}limit={limit}&before={before}"));
         }
     }
@@ -148,8 +148,17 @@ pub(crate) fn next(headers: &mut HeaderMap, url: &str) {
     headers.insert(header::LINK, link);
 }
 
-/// Reads a place in the list back: the microseconds of the last change, and whose.
-fn place(text: &str) -> Result<Place> {
+/// What a place in the list is called in a Link header: the microseconds of the last change, and whose.
+#[must_use]
+pub fn name(place: &Place) -> String {
+    format!("{}.{}", place.updated_at.unix_micros(), place.id)
+}
+
+/// Reads a place in the list back.
+///
+/// # Errors
+/// 400 for what no Link header named.
+pub fn place(text: &str) -> Result<Place> {
     let read = |text: &str| {
         let (micros, id) = text.split_once('.')?;
         let micros = micros.parse().ok().filter(|micros| *micros >= 0)?;

@@ -150,7 +150,10 @@ async fn hint(api: &Api, seat: &Seat, accepted: &Accepted, text: Text) {
 }
 
 /// Reads a place in a conversation: a `seq` or a message's id.
-fn position(field: &'static str, text: &str) -> Result<Position> {
+///
+/// # Errors
+/// 400 for what is neither.
+pub fn position(field: &'static str, text: &str) -> Result<Position> {
     let seq = text.parse().ok().filter(|seq| *seq >= 0).map(Position::Seq);
     seq.or_else(|| text.parse().ok().map(Position::Id))
         .ok_or_else(|| Error::field(field, "is neither a message's id nor a seq"))

@@ -1,0 +1,163 @@
+//! What must hold of every input that comes from outside, whatever it is.
+//!
+//! A target is a plain function of bytes that panics where something does not hold. `cargo-fuzz` calls them with a
+//! compiler's help (`tests/fuzz/`), and [`shake`] calls them everywhere else, on the same corpus.
+
+pub mod shake;
+
+use std::sync::LazyLock;
+
+use chat_core::{
+    Code,
+    complaint::complaint,
+    event::{ClientFrame, ServerFrame},
+    ids::UserId,
+    job::Job,
+    secret::Secret,
+    text::{Text, carried},
+    token::{MAX_TOKEN_BYTES, Verifier},
+};
+use conversations::{conversations as list, messages};
+use hub::fanout;
+use orchestrator::routes::Route;
+use serde_json::Value;
+
+use crate::mint::Mint;
+
+/// A function of bytes that panics where something does not hold.
+pub type Target = fn(&[u8]);
+
+/// Every target, by the name of its folder in the corpus.
+pub const TARGETS: &[(&str, Target)] =
+    &[("bus", bus), ("cursor", cursor), ("frame", frame), ("job", job), ("text", text), ("token", token)];
+
+/// Longest that anybody is told about what cannot be read, in bytes, however long it was.
+const LONGEST_COMPLAINT: usize = 400;
+
+/// What a client sends on a socket.
+pub fn frame(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match ClientFrame::parse(text) {
+        Ok(ClientFrame::Message { text: said, .. }) => assert!(said.len() <= text.len(), "nothing is added"),
+        Ok(ClientFrame::Auth(_) | ClientFrame::Stop { .. } | ClientFrame::Unknown) => {
+            assert!(text.trim_start().starts_with('{'), "a frame is an object");
+        }
+        Err(error) => assert!(complaint(&error.to_string()).len() <= LONGEST_COMPLAINT, "{error}"),
+    }
+}
+
+/// What comes over the bus, and what is written to sockets for it.
+pub fn bus(data: &[u8]) {
+    let read = serde_json::from_slice::<ServerFrame>(data);
+    if let Ok(frame) = &read {
+        assert_eq!(
+            serde_json::from_str::<ServerFrame>(&frame.json()).ok().as_ref(),
+            Some(frame),
+            "read as it was written"
+        );
+    }
+    let Some(event) = fanout::decode(data) else { return };
+    let carried = !matches!(
+        event.frame,
+        ServerFrame::Ready { .. } | ServerFrame::Accepted { .. } | ServerFrame::Reconnect { .. }
+    );
+    assert!(carried, "the bus carries no such frame");
+    assert_eq!(
+        serde_json::from_str::<ServerFrame>(&event.text).ok(),
+        Some(event.frame.clone()),
+        "written as it was read"
+    );
+    assert!(
+        !matches!(event.frame, ServerFrame::Typing { via: Some(_), .. }),
+        "whose socket it was is nobody's business"
+    );
+    let chars = if let ServerFrame::Delta { text, .. } = &event.frame { text.chars().count() } else { 0 };
+    assert_eq!(event.chars, chars);
+}
+
+/// The places of lists and pages.
+pub fn cursor(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match list::place(text) {
+        Ok(place) => assert_eq!(list::place(&list::name(&place)).ok(), Some(place), "a place comes back"),
+        Err(error) => assert!(error.to_string().len() <= LONGEST_COMPLAINT, "{error}"),
+    }
+    if let Err(error) = messages::position("before", text) {
+        assert!(error.to_string().len() <= LONGEST_COMPLAINT, "{error}");
+    }
+}
+
+/// The body of a queue message, and where its answer would go.
+pub fn job(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match Job::parse(text) {
+        Ok(job) => {
+            let body = job.body();
+            assert_eq!(Job::parse(&body).ok().as_ref(), Some(&job), "read as it was written");
+            let fields: Value = serde_json::from_str(&body).expect("what we write is JSON");
+            assert!(fields.get("bot_token").is_none(), "no secret is enqueued");
+            let hint = Job::parse(&job.hint().body()).expect("a hint is a job");
+            assert!(hint.message.content.text.is_empty() && hint.message.context.is_empty(), "a hint says nothing");
+            match Route::of(&job) {
+                Ok(route) => assert_eq!(Route::of(&hint).ok(), Some(route), "a hint goes the same way"),
+                Err(error) => assert_eq!(error.code(), Code::Invalid),
+            }
+        }
+        Err(error) => assert!(error.to_string().len() <= LONGEST_COMPLAINT, "{error}"),
+    }
+}
+
+/// What somebody says, and what a model says.
+pub fn text(data: &[u8]) {
+    let Some((limit, data)) = data.split_first() else { return };
+    let said = String::from_utf8_lossy(data).into_owned();
+    let limit = usize::from(*limit);
+    let bearable = |text: &str| {
+        text.chars().all(|c| (!c.is_control() || matches!(c, '\t' | '\n')) && !matches!(c, '\u{fffe}' | '\u{ffff}'))
+    };
+    match Text::parse(said.clone(), limit) {
+        Ok(text) => {
+            assert_eq!(text.as_str(), said, "a text is taken as it is or not at all");
+            assert!(bearable(&said) && said.chars().count() <= limit && !said.trim().is_empty());
+            assert_eq!(carried(&said), said);
+        }
+        Err(error) => {
+            assert!(!bearable(&said) || said.chars().count() > limit || said.trim().is_empty(), "{error}: {said:?}");
+            assert!(error.to_string().len() <= LONGEST_COMPLAINT, "{error}");
+        }
+    }
+    let reply = carried(&said);
+    assert!(bearable(&reply) && carried(&reply) == reply);
+}
+
+/// A token as it came, and the claims of one that is signed.
+pub fn token(data: &[u8]) {
+    static KEYS: LazyLock<(Verifier, Mint)> = LazyLock::new(|| {
+        let mint = Mint::new();
+        (Verifier::new(&mint.settings()), mint)
+    });
+    let (verifier, mint) = &*KEYS;
+    let given = String::from_utf8_lossy(data).into_owned();
+    let length = given.len();
+    let refused = verifier.verify(&Secret::from(given)).expect_err("nobody guesses the key");
+    assert!(
+        refused.to_string().len() <= LONGEST_COMPLAINT && length <= MAX_TOKEN_BYTES
+            || refused.code() == Code::Unauthenticated
+    );
+    let Ok(claims) = serde_json::from_slice::<Value>(data) else { return };
+    let signed = mint.sign(&claims);
+    let (_, signature) = signed.rsplit_once('.').expect("three parts");
+    if let Ok(identity) = verifier.verify(&Secret::from(signed.clone())) {
+        assert_eq!(claims["sub"].as_str().and_then(|sub| sub.parse::<UserId>().ok()), Some(identity.user_id));
+        assert!(claims["exp"].is_number(), "every token ends");
+        // The same claims with another's signature, or none.
+        let other = Mint::new().sign(&claims);
+        let (body, _) = signed.rsplit_once('.').expect("three parts");
+        for forged in [other, format!("{body}."), format!("{body}.{}", signature.chars().rev().collect::<String>())] {
+            assert!(
+                forged == signed || verifier.verify(&Secret::from(forged)).is_err(),
+                "a signature is not looked at"
+            );
+        }
+    }
+}
