@@ -12,7 +12,7 @@ use chat_core::{
 use harness::{
     app::{self, App, until},
     clients::PATIENCE,
-    services::{Options, Services},
+    services::{Options, Services, User},
     wire::Wire,
 };
 use serde_json::json;
@@ -44,7 +44,7 @@ async fn connected(redis: &Redis) -> Subscriber<i32> {
 }
 
 async fn shared_redis() -> Redis {
-    Redis { url: Secret::from(app::services().await.unwrap().redis.url()) }
+    Redis { url: Secret::from(app::services().await.unwrap().redis.entrance.url(User::Hub)) }
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn what_is_published_after_the_confirmation_is_heard_by_every_listener() {
 async fn a_subscription_waits_for_its_confirmation_and_tells_a_gap_when_that_is_late() {
     let own = app::services().await.unwrap();
     let wire = Wire::before(([127, 0, 0, 1], own.redis.port()).into()).await.unwrap();
-    let subscriber = connected(&Redis { url: Secret::from(format!("redis://{}", wire.address)) }).await;
+    let subscriber = connected(&Redis { url: Secret::from(own.redis.entrance.at(wire.address).url(User::Hub)) }).await;
     drop(subscriber.subscribe(topic(), PATIENCE).await);
     wire.hold(true);
     let waits = timeout(Duration::from_millis(300), subscriber.subscribe(topic(), PATIENCE)).await;
@@ -120,14 +120,14 @@ async fn a_listener_that_is_too_slow_is_let_go_and_the_others_hear_on() {
 #[tokio::test]
 async fn a_broken_connection_is_told_and_what_was_missed_is_read_from_the_store() {
     let own = Services::start(&Options { durable: false, max_connections: 10 }, &|_| {}).await.unwrap();
-    let app = App::with(|setting| setting.redis_url = own.redis.url()).await.unwrap();
+    let app = App::with(|setting| setting.redis = own.redis.entrance.clone()).await.unwrap();
     let conversation = app.conversation("ben@acme").await.unwrap();
     let mut socket = app.socket("ben@acme", &conversation).await.unwrap();
     let mut redis = redis::Client::open(own.redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
 
     // The subscriber is cut off, and kept out while a message is sent and answered elsewhere.
     let acl = async |redis: &mut redis::aio::MultiplexedConnection, rule: &str| {
-        redis::cmd("ACL").arg(&["SETUSER", "default", rule]).query_async::<()>(redis).await.unwrap();
+        redis::cmd("ACL").arg(&["SETUSER", User::Hub.name(), rule]).query_async::<()>(redis).await.unwrap();
     };
     acl(&mut redis, "-subscribe").await;
     redis::cmd("CLIENT").arg(&["KILL", "TYPE", "pubsub"]).query_async::<i64>(&mut redis).await.unwrap();

@@ -21,6 +21,7 @@ use harness::{
     lambda::binaries,
     product::QueueKind,
     pump::{event, record},
+    services::User,
 };
 use hub::admin::erase::erase;
 use serde_json::json;
@@ -52,14 +53,19 @@ async fn admin(app: &App, redis_url: &str, arguments: &[&str]) -> Output {
 /// The same in this process, while the test watches.
 async fn erased(app: &App, whom: Whom, meant: &str) {
     let mut owner = Owner::connect(&Secret::from(app.owner_url.clone())).await.unwrap();
-    let redis = Publisher::new(&Redis { url: Secret::from(app.setting.redis_url.clone()) }).unwrap();
+    let redis = Publisher::new(&Redis { url: Secret::from(app.setting.redis.url(User::Admin)) }).unwrap();
     erase(&mut owner, &redis, whom, meant, &hurried(), Vec::new()).await.unwrap();
     owner.close().await.unwrap();
 }
 
+/// A publisher that may write every key.
+fn unbound(app: &App) -> Publisher {
+    Publisher::new(&Redis { url: Secret::from(app.setting.redis.url(User::Harness)) }).unwrap()
+}
+
 /// The names in Redis that match, and whether each expires by itself.
 async fn keys(app: &App, pattern: &str) -> Vec<String> {
-    let client = redis::Client::open(app.setting.redis_url.clone()).unwrap();
+    let client = redis::Client::open(app.setting.redis.url(User::Harness)).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
     redis::cmd("KEYS").arg(pattern).query_async(&mut redis).await.unwrap()
 }
@@ -80,7 +86,7 @@ fn without(mut all: Rows, words: &[String]) -> Rows {
 async fn keep_everything(app: &App, handle: &str, conversation: &str) {
     let ben = app.user(handle);
     let (tenant, agent) = (ben.tenant.unwrap(), app.agent_of(ben).id);
-    let redis = &app.product.orchestrator.publisher;
+    let redis = &unbound(app);
     let place = Place { tenant, conversation: conversation.parse().unwrap(), turn: TurnId::new(), attempt: 1 };
     redis.append(place, 0, "so far").await.unwrap();
     let week = Duration::from_secs(3_600);
@@ -115,7 +121,7 @@ async fn an_erased_company_is_named_nowhere_and_the_other_is_untouched() {
         sockets.push((handle, app.socket(handle, &bens).await.unwrap()));
     }
     let mut stays = app.socket("ben@globex", &others).await.unwrap();
-    let redis = app.setting.redis_url.clone();
+    let redis = app.setting.redis.url(User::Admin);
     let acme_text = acme.to_string();
     let wrong = admin(&app, &redis, &["erase-tenant", &acme_text, "--name", "globex"]).await;
     assert!(!wrong.status.success());
@@ -150,7 +156,7 @@ async fn an_erased_company_is_named_nowhere_and_the_other_is_untouched() {
     assert_eq!(app.rest("ben@acme").get(&format!("/conversations?tenant_id={acme}")).await.unwrap().status, 403);
 
     // Once more: nothing to delete, and Redis is looked through again.
-    app.product.orchestrator.publisher.set(&ratelimit_key(acme, app.user("ben@acme").id), "1", OUT).await.unwrap();
+    unbound(&app).set(&ratelimit_key(acme, app.user("ben@acme").id), "1", OUT).await.unwrap();
     let again = admin(&app, &redis, &command).await;
     assert!(again.status.success() && again.stdout.is_empty(), "{again:?}");
     assert_eq!(keys(&app, &of_acme).await, Vec::<String>::new());
@@ -316,7 +322,7 @@ async fn without_redis_the_facts_are_gone_and_it_is_said_what_is_left() {
     let said = String::from_utf8(done.stderr).unwrap();
     assert!(!done.status.success() && said.contains("Redis did not answer") && said.contains("168 h"), "{said}");
     assert_eq!(naming(&superuser(&app).await, std::slice::from_ref(&acme)).await, Vec::<String>::new());
-    let done = admin(&app, &app.setting.redis_url, &["erase-tenant", &acme, "--name", "acme"]).await;
+    let done = admin(&app, &app.setting.redis.url(User::Admin), &["erase-tenant", &acme, "--name", "acme"]).await;
     assert!(done.status.success());
     assert_eq!(keys(&app, &format!("{acme}:*")).await, Vec::<String>::new());
     app.finish().await.unwrap();

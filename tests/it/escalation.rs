@@ -14,6 +14,7 @@ use harness::{
     app::{App, until},
     clients::Socket,
     pump::{event, record},
+    services::User,
 };
 use orchestrator::model::{Model, Piece, Prompt, Purse, at_once};
 use serde_json::{Value, json};
@@ -75,7 +76,7 @@ pub(crate) fn as_pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 
 async fn cached(app: &App, conversation: &str) -> Option<String> {
     let key = escalation_status_key(app.user("ben@acme").tenant.unwrap(), conversation);
-    let client = redis::Client::open(app.setting.redis_url.as_str()).unwrap();
+    let client = redis::Client::open(app.setting.redis.url(User::Harness)).unwrap();
     let mut redis = client.get_multiplexed_async_connection().await.unwrap();
     redis::cmd("GET").arg(key.as_str()).query_async(&mut redis).await.unwrap()
 }

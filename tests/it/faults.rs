@@ -150,7 +150,7 @@ async fn whoever_was_away_when_a_turn_failed_is_told_on_return() {
 #[tokio::test]
 async fn without_redis_sockets_stay_messages_are_answered_and_new_sockets_come_in() {
     let own = Services::start(&Options { durable: false, max_connections: 10 }, &|_| {}).await.unwrap();
-    let app = App::with(|setting| setting.redis_url = own.redis.url()).await.unwrap();
+    let app = App::with(|setting| setting.redis = own.redis.entrance.clone()).await.unwrap();
     let conversation = app.conversation("ben@acme").await.unwrap();
     let mut here = app.socket("ben@acme", &conversation).await.unwrap();
     let mut there = app.socket("ben@acme", &conversation).await.unwrap();

@@ -10,6 +10,7 @@ use chat_core::{
 use harness::{
     app::App,
     clients::{Rest, Socket},
+    services::User,
 };
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
@@ -274,8 +275,11 @@ async fn a_forged_publication_shows_nothing_and_breaks_nothing() {
     let other = app.conversation("ben@globex").await.unwrap();
     let mut socket = app.socket("ben@acme", &conversation).await.unwrap();
     let topic = format!("{}:webchat:response:{conversation}", app.user("ben@acme").tenant.unwrap());
-    let mut redis =
-        redis::Client::open(app.setting.redis_url.as_str()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let mut redis = redis::Client::open(app.setting.redis.url(User::Harness))
+        .unwrap()
+        .get_multiplexed_async_connection()
+        .await
+        .unwrap();
     let id = UserId::new();
     for forged in [
         json!({"type": "typing", "conversation_id": other, "origin": "agent"}),

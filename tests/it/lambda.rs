@@ -1,5 +1,7 @@
 //! The functions as they are deployed: the real binaries, started and called as Lambda does.
 
+use std::path::Path;
+
 use aws_sdk_sqs::types::Message;
 use chat_core::{ids::TurnId, job::Job};
 use harness::{
@@ -10,7 +12,7 @@ use harness::{
     model::{Act, ScriptedModel},
     product::{SqsAddress, sqs_client},
     pump::{create_queue, event, record},
-    services::{Options, Services},
+    services::{Options, Services, User},
 };
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -42,7 +44,7 @@ async fn received(queue: &SqsAddress) -> Message {
 async fn function(name: &str, app: &App, queue: &SqsAddress, more: &[(&'static str, String)]) -> Lambda {
     let env = [
         ("DATABASE_URL", app.setting.database_url.clone()),
-        ("REDIS_URL", app.setting.redis_url.clone()),
+        ("REDIS_URL", app.setting.redis.url(User::of(Path::new(name)).unwrap())),
         ("QUEUE_URL", queue.queue_url.clone()),
         ("AWS_ENDPOINT_URL_SQS", queue.endpoint.clone()),
         ("JWT_SECRET", app.mint.secret().to_owned()),

@@ -1,6 +1,7 @@
 //! One binary for all integration tests: one link, one set of services, all in parallel.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod acl;
 mod assignment;
 mod bus;
 mod canary;

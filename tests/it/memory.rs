@@ -164,7 +164,7 @@ async fn nothing_that_was_said_before_a_reset_reaches_a_prompt_after_it() {
 async fn a_reset_that_redis_does_not_hear_of_is_a_reset_all_the_same() {
     let port = services().await.unwrap().redis.port();
     let wire = Wire::before(([127, 0, 0, 1], port).into()).await.unwrap();
-    let (app, _provider, heard) = app(|setting| setting.redis_url = format!("redis://{}", wire.address)).await;
+    let (app, _provider, heard) = app(|setting| setting.redis = setting.redis.at(wire.address)).await;
     let (conversation, mut socket) = joined(&app).await;
     let (key, mut redis) = memory(&app).await;
     say(&mut socket, "my secret").await;

@@ -15,7 +15,7 @@ use chat_core::{
 use harness::{
     app::{App, until},
     pump::{event, record},
-    services::{Options, Services},
+    services::{Options, Services, User},
 };
 use serde_json::{Value, json};
 
@@ -99,7 +99,7 @@ async fn test_send_response_web_publishes_to_redis() {
     let app = App::start().await.unwrap();
     let conversation = app.conversation("ben@acme").await.unwrap();
     let tenant = app.user("ben@acme").tenant.unwrap();
-    let client = redis::Client::open(app.setting.redis_url.as_str()).unwrap();
+    let client = redis::Client::open(app.setting.redis.url(User::Harness)).unwrap();
     let mut pubsub = client.get_async_pubsub().await.unwrap();
     pubsub.subscribe(format!("{tenant}:webchat:response:{conversation}")).await.unwrap();
     app.rest("ben@acme").say(&conversation, &MessageId::new().to_string(), "hi").await.unwrap();
@@ -129,7 +129,7 @@ async fn test_send_response_web_publishes_to_redis() {
 async fn test_send_response_web_connection_cleanup() {
     // A Redis of its own, so that every connection in it is ours.
     let own = Services::start(&Options { durable: false, max_connections: 10 }, &|_| {}).await.unwrap();
-    let app = App::with(|setting| setting.redis_url = own.redis.url()).await.unwrap();
+    let app = App::with(|setting| setting.redis = own.redis.entrance.clone()).await.unwrap();
     let mut redis = redis::Client::open(own.redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
     let connections = async |redis: &mut redis::aio::MultiplexedConnection| -> usize {
         let list: String = redis::cmd("CLIENT").arg("LIST").query_async(redis).await.unwrap();

@@ -13,6 +13,7 @@ use harness::{
     app::{self, App, until},
     clients::{Answer, Rest, Socket},
     product::{Product, QueueKind},
+    services::User,
     wire::Wire,
 };
 use serde_json::{Value, json};
@@ -191,7 +192,7 @@ async fn a_bucket_from_a_clock_that_ran_ahead_is_as_empty_as_can_be_and_no_more(
 async fn while_redis_is_away_each_process_keeps_a_bucket_of_its_own() {
     let app = App::with(|setting| {
         setting.limits = limits(2, 1);
-        setting.redis_url = "redis://127.0.0.1:9".to_owned();
+        setting.redis = setting.redis.at("127.0.0.1:9");
     })
     .await
     .unwrap();
@@ -211,9 +212,9 @@ async fn while_redis_is_away_each_process_keeps_a_bucket_of_its_own() {
 
 #[tokio::test]
 async fn the_loosest_limit_is_kept_in_redis_too() {
-    let port = app::services().await.unwrap().redis.port();
-    let wire = Wire::before(([127, 0, 0, 1], port).into()).await.unwrap();
-    let redis = config::Redis { url: Secret::from(format!("redis://{}", wire.address)) };
+    let redis = &app::services().await.unwrap().redis;
+    let wire = Wire::before(([127, 0, 0, 1], redis.port()).into()).await.unwrap();
+    let redis = config::Redis { url: Secret::from(redis.entrance.at(wire.address).url(User::Conversations)) };
     let buckets = Buckets::new(&Publisher::new(&redis).unwrap(), &limits(1_000_000_000, 1_000_000_000));
     let (tenant, user) = (TenantId::new(), UserId::new());
     buckets.take(tenant, user).await.unwrap();
@@ -231,7 +232,7 @@ async fn a_silent_redis_delays_nobody_and_is_asked_again_when_it_speaks() {
     let wire = Wire::before(([127, 0, 0, 1], port).into()).await.unwrap();
     let app = App::with(|setting| {
         setting.limits = Limits { user_messages_wait_ms: 50, ..limits(1_000, 60) };
-        setting.redis_url = format!("redis://{}", wire.address);
+        setting.redis = setting.redis.at(wire.address);
     })
     .await
     .unwrap();

@@ -319,7 +319,7 @@ async fn a_stop_needs_no_redis() {
     let redis = services().await.unwrap().redis.port();
     let wire = Wire::before(([127, 0, 0, 1], redis).into()).await.unwrap();
     let (app, says) = dictated(2, |setting| {
-        setting.redis_url = format!("redis://{}", wire.address);
+        setting.redis = setting.redis.at(wire.address);
         setting.times = Times { look: Duration::from_millis(50), ..unhurried() };
     })
     .await;

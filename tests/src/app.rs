@@ -128,7 +128,7 @@ impl App {
         let mint = Mint::new();
         let mut setting = Setting {
             database_url: services.postgres.app_url(&name),
-            redis_url: services.redis.url(),
+            redis: services.redis.entrance.clone(),
             queue: QueueKind::Local(None),
             token: mint.settings(),
             allowed_origins: vec!["https://portal.example".to_owned()],

@@ -15,7 +15,7 @@ use chat_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{cache, product::SqsAddress};
+use crate::{cache, product::SqsAddress, services::Entrance};
 
 /// The card of a running stack.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,8 +28,8 @@ pub struct Card {
     pub database_url: String,
     /// Postgres, as the owner role, who sees every row.
     pub owner_database_url: String,
-    /// Redis.
-    pub redis_url: String,
+    /// Redis, and how to come in as each of its users.
+    pub redis: Entrance,
     /// Who is running.
     pub pids: Pids,
     /// The demo's people.

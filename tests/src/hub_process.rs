@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     clients::PATIENCE,
     product::{QueueKind, Setting},
-    services::{Ending, Watchdog, free_port},
+    services::{Ending, User, Watchdog, free_port},
 };
 
 /// Longest wait for the end of a hub that was told to go: what a container usually gets.
@@ -57,7 +57,7 @@ pub fn environment(setting: &Setting) -> Result<Vec<(&'static str, String)>> {
     Ok(vec![
         ("DATABASE_URL", setting.database_url.clone()),
         ("DATABASE_POOL_SIZE", setting.pool_size.to_string()),
-        ("REDIS_URL", setting.redis_url.clone()),
+        ("REDIS_URL", setting.redis.url(User::Hub)),
         ("QUEUE_URL", queue.queue_url.clone()),
         ("AWS_ENDPOINT_URL_SQS", queue.endpoint.clone()),
         ("AWS_REGION", "us-east-1".to_owned()),

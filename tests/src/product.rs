@@ -28,6 +28,7 @@ use crate::{
     app,
     clients::http,
     pump::{self, Functions},
+    services::{Entrance, User},
 };
 
 /// Hints that the in-process queue holds; what does not fit is left to the sweep.
@@ -38,8 +39,8 @@ const LOCAL_QUEUE: usize = 65_536;
 pub struct Setting {
     /// Postgres, as the app role.
     pub database_url: String,
-    /// Redis.
-    pub redis_url: String,
+    /// Redis, where each part comes in as its own user.
+    pub redis: Entrance,
     /// Where hints of work go.
     pub queue: QueueKind,
     /// Whose tokens are good.
@@ -124,8 +125,8 @@ impl Product {
         let stop = CancellationToken::new();
         let database =
             config::Database { url: Secret::from(setting.database_url.clone()), pool_size: setting.pool_size };
-        let redis = config::Redis { url: Secret::from(setting.redis_url.clone()) };
-        let publisher = Publisher::new(&redis)?;
+        let redis = |user| config::Redis { url: Secret::from(setting.redis.url(user)) };
+        let publisher = |user| Publisher::new(&redis(user));
         let (queue, source): (Arc<dyn Queue>, pump::Source) = match &setting.queue {
             QueueKind::Local(mischief) => {
                 let (queue, inbox) = Local::new(LOCAL_QUEUE, *mischief);
@@ -141,7 +142,7 @@ impl Product {
         let orchestrator = Orchestrator {
             store: Store::connect(&database).await?,
             queue: Arc::clone(&queue),
-            publisher: publisher.clone(),
+            publisher: publisher(User::Orchestrator)?,
             model: Arc::clone(&setting.model),
             channels: setting.channels.clone(),
             times: setting.times,
@@ -151,14 +152,14 @@ impl Product {
         let dead_letters = DeadLetters {
             store: orchestrator.store.clone(),
             queue: Arc::clone(&queue),
-            publisher: publisher.clone(),
+            publisher: publisher(User::DeadLetters)?,
             pace: Pace::new(&setting.times),
         };
         let hub = Hub::start(Parts {
             store: store.clone(),
             queue: Arc::clone(&queue),
-            publisher: publisher.clone(),
-            redis,
+            publisher: publisher(User::Hub)?,
+            redis: redis(User::Hub),
             token: setting.token.clone(),
             edge: config::Edge {
                 listen: address.to_string(),
@@ -168,6 +169,7 @@ impl Product {
             limits: setting.limits,
             times: setting.times,
         })?;
+        let publisher = publisher(User::Conversations)?;
         let api = Api {
             store: store.clone(),
             queue: Arc::clone(&queue),

@@ -77,7 +77,7 @@ async fn main() -> Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let setting = Setting {
         database_url: services.postgres.app_url("bench"),
-        redis_url: services.redis.url(),
+        redis: services.redis.entrance.clone(),
         queue: QueueKind::Local(None),
         token: mint.settings(),
         allowed_origins: Vec::new(),

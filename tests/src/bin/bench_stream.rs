@@ -185,7 +185,7 @@ async fn main() -> Result<()> {
             let times = Times { delta: Duration::from_millis(collect), ..Times::default() };
             let setting = Setting {
                 database_url: services.postgres.app_url("bench"),
-                redis_url: services.redis.url(),
+                redis: services.redis.entrance.clone(),
                 queue: QueueKind::Local(None),
                 token: mint.settings(),
                 allowed_origins: Vec::new(),

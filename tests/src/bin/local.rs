@@ -20,7 +20,7 @@ use harness::{
     mint::Mint,
     product::{Product, QueueKind, Setting, real_channels},
     pump,
-    services::{Options, Services},
+    services::{Options, Services, User},
     terminal,
 };
 use orchestrator::model::{Builtin, Model, Models, keys::TenantKeys, provider::Patience};
@@ -148,7 +148,7 @@ async fn run(start: &Start) -> Result<()> {
     let mint = Mint::new();
     let setting = Setting {
         database_url: services.postgres.app_url("chat"),
-        redis_url: services.redis.url(),
+        redis: services.redis.entrance.clone(),
         queue,
         token: mint.settings(),
         allowed_origins: vec![format!("http://{}", listener.local_addr()?)],
@@ -212,7 +212,7 @@ fn card(product: &Product, setting: &Setting, owner_url: String, pids: Pids, dem
         ws: product.ws(),
         database_url: setting.database_url.clone(),
         owner_database_url: owner_url,
-        redis_url: setting.redis_url.clone(),
+        redis: setting.redis.clone(),
         pids,
         users: demo
             .users
@@ -272,7 +272,8 @@ fn environment() -> Result<()> {
     let queue = card.queue.context("the functions need a queue they can reach; start with: cargo local --queue sqs")?;
     for (name, value) in [
         ("DATABASE_URL", card.database_url),
-        ("REDIS_URL", card.redis_url),
+        // One file for all functions: so as one who may do what each may.
+        ("REDIS_URL", card.redis.url(User::Harness)),
         ("QUEUE_URL", queue.queue_url),
         ("JWT_SECRET", card.secret.context("the running stack keeps its secret to itself")?),
         ("AWS_ENDPOINT_URL_SQS", queue.endpoint),

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Context, Result};
 
-use crate::wire::Wire;
+use crate::{
+    services::{Entrance, User},
+    wire::Wire,
+};
 
 /// The links of one process.
 pub struct Links {
@@ -24,7 +27,7 @@ pub struct Backends {
     /// Postgres, as the app role.
     pub database_url: String,
     /// Redis.
-    pub redis: SocketAddr,
+    pub redis: Entrance,
     /// The SQS-compatible server.
     pub queue: SocketAddr,
     /// The models.
@@ -41,22 +44,22 @@ impl Links {
     pub async fn to(backends: &Backends) -> Result<Self> {
         Ok(Self {
             postgres: Wire::before(postgres(&backends.database_url)?).await?,
-            redis: Wire::before(backends.redis).await?,
+            redis: Wire::before(backends.redis.address.parse()?).await?,
             queue: Wire::before(backends.queue).await?,
             model: Wire::before(backends.model).await?,
         })
     }
 
-    /// The environment of a process behind these links.
+    /// The environment of a process behind these links, which comes into Redis as this user.
     ///
     /// # Errors
     /// If the URL of the database has no port.
-    pub fn environment(&self, backends: &Backends) -> Result<Vec<(&'static str, String)>> {
+    pub fn environment(&self, backends: &Backends, user: User) -> Result<Vec<(&'static str, String)>> {
         let server = postgres(&backends.database_url)?.to_string();
         let mut env = backends.settings.as_ref().clone();
         env.extend([
             ("DATABASE_URL", backends.database_url.replace(&server, &self.postgres.address.to_string())),
-            ("REDIS_URL", format!("redis://{}", self.redis.address)),
+            ("REDIS_URL", backends.redis.at(self.redis.address).url(user)),
             ("AWS_ENDPOINT_URL_SQS", format!("http://{}", self.queue.address)),
             ("MODEL_BASE_URL", format!("http://{}/v1", self.model.address)),
         ]);

@@ -18,6 +18,7 @@ use crate::{
         Lambda,
         http::{http_answer, http_event},
     },
+    services::User,
 };
 
 /// The environments of one function.
@@ -53,7 +54,7 @@ impl Pool {
         let mut environments = Vec::with_capacity(size);
         for _ in 0..size {
             let links = Links::to(backends).await?;
-            let lambda = Lambda::start(&program, &links.environment(backends)?).await?;
+            let lambda = Lambda::start(&program, &links.environment(backends, User::of(&program)?)?).await?;
             lambda.ready().await?;
             environments.push(Environment { links, lambda: Mutex::new(Arc::new(lambda)) });
         }
@@ -112,10 +113,14 @@ impl Pool {
         http_answer(&self.invoke(&http_event(method, path, headers, body)).await?)
     }
 
+    fn settings(&self, links: &Links) -> Result<Vec<(&'static str, String)>> {
+        links.environment(&self.backends, User::of(&self.program)?)
+    }
+
     /// After an invocation failed, Lambda starts the environment anew. One that cannot start now is tried again with
     /// the next invocation.
     async fn replace(&self, environment: &Environment) {
-        let Ok(settings) = environment.links.environment(&self.backends) else { return };
+        let Ok(settings) = self.settings(&environment.links) else { return };
         if let Ok(fresh) = Lambda::start(&self.program, &settings).await {
             *lock(&environment.lambda) = Arc::new(fresh);
         }

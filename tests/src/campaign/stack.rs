@@ -35,7 +35,7 @@ use crate::{
     mint::Mint,
     product::SqsAddress,
     pump::create_queue_hiding,
-    services::{Options, Services, free_port},
+    services::{Options, Services, User, free_port},
     wire::Wire,
 };
 
@@ -168,7 +168,7 @@ impl Stack {
         ]);
         let backends = Backends {
             database_url: services.postgres.app_url("chat"),
-            redis: ([127, 0, 0, 1], services.redis.port()).into(),
+            redis: services.redis.entrance.clone(),
             queue: sqs,
             model: script.address()?,
             settings: Arc::new(settings),
@@ -267,7 +267,7 @@ impl Hub {
     async fn start(build: &Build, backends: &Backends, number: usize) -> Result<Self> {
         let links = Links::to(backends).await?;
         let address = SocketAddr::from(([127, 0, 0, 1], free_port()?));
-        let mut environment = links.environment(backends)?;
+        let mut environment = links.environment(backends, User::Hub)?;
         environment.push(("LISTEN", address.to_string()));
         let program = build.folder.join("hub");
         let log = build.logs.as_ref().map(|logs| logs.join(format!("hub-{number}.log")));

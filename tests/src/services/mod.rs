@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 pub use postgres::Postgres;
-pub use redis::Redis;
+pub use redis::{ACL, Entrance, Redis, User};
 pub use sqs::Sqs;
 pub use watchdog::{Ending, Watchdog};
 
@@ -86,14 +86,14 @@ impl Services {
         Ok(self.sqs.insert(sqs))
     }
 
-    /// Kills Redis, with all that it holds, and starts another on another port.
+    /// Kills Redis, with all that it holds, and starts another on another port, with the same passwords.
     ///
     /// # Errors
     /// As [`Services::start`]. There is no Redis then.
     pub async fn replace_redis(&mut self) -> Result<()> {
         self.redis.service.kill(&self.watchdog).await?;
         let site = Site { folder: &self.folder, root: self.root, watchdog: &self.watchdog, say: &|_| {} };
-        self.redis = Redis::start(&site).await?;
+        self.redis = Redis::start_as(&site, &self.redis.entrance).await?;
         Ok(())
     }
 

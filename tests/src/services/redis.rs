@@ -1,10 +1,14 @@
-//! A private Redis that keeps nothing on disk.
+//! A private Redis that keeps nothing on disk, and lets in whom `redis.acl` lets in: the users of a deployment, each
+//! with its own password and rights, and one more for the tests, who may look at everything.
 
+use std::fmt::Display;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use aws_lc_rs::digest::{SHA256, digest};
 use redis::InfoDict;
+use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
 use super::process::{Plan, Service, Site};
@@ -15,27 +19,129 @@ const ADVICE: &str = "Redis is not installed. Debian, Ubuntu: apt-get install re
     Fedora: dnf install valkey. macOS: brew install redis. \
     If it is somewhere unusual, set REDIS_SERVER to the program.";
 
+/// What an operator fills in and gives to Redis.
+pub const ACL: &str = include_str!("../../../redis.acl");
+
+/// A user of Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum User {
+    /// `hub serve`.
+    Hub,
+    /// The REST function.
+    Conversations,
+    /// The function that answers.
+    Orchestrator,
+    /// The function behind the queue's dead letters.
+    DeadLetters,
+    /// `hub admin`.
+    Admin,
+    /// Whoever looks behind the walls; in no deployment.
+    Harness,
+}
+
+impl User {
+    /// The users of a deployment.
+    pub const DEPLOYED: [Self; 5] =
+        [Self::Hub, Self::Conversations, Self::Orchestrator, Self::DeadLetters, Self::Admin];
+
+    /// As Redis knows them; a deployable's is the name of its binary.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hub => "hub",
+            Self::Conversations => "conversations",
+            Self::Orchestrator => "orchestrator",
+            Self::DeadLetters => "dead_letters",
+            Self::Admin => "admin",
+            Self::Harness => "harness",
+        }
+    }
+
+    /// The user of a deployed binary.
+    ///
+    /// # Errors
+    /// If nothing of that name is deployed.
+    pub fn of(binary: &Path) -> Result<Self> {
+        let name = binary.file_name().and_then(|name| name.to_str());
+        match Self::DEPLOYED.into_iter().find(|user| Some(user.name()) == name) {
+            Some(user) => Ok(user),
+            None => bail!("{} has no user in redis.acl", binary.display()),
+        }
+    }
+}
+
+/// How to come in, as each of the users.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entrance {
+    /// Host and port.
+    pub address: String,
+    /// What the passwords are made of.
+    secret: String,
+}
+
+impl Entrance {
+    /// The URL of a user.
+    #[must_use]
+    pub fn url(&self, user: User) -> String {
+        format!("redis://{}:{}@{}", user.name(), self.password(user), self.address)
+    }
+
+    /// The same users and passwords elsewhere: at a proxy, or where nobody is.
+    #[must_use]
+    pub fn at(&self, address: impl Display) -> Self {
+        Self { address: address.to_string(), secret: self.secret.clone() }
+    }
+
+    fn password(&self, user: User) -> String {
+        format!("{}-{}", self.secret, user.name())
+    }
+
+    /// `redis.acl` as an operator fills it in, with the harness's own user behind.
+    fn acl(&self) -> String {
+        let hash = |user: User| hex(digest(&SHA256, self.password(user).as_bytes()).as_ref());
+        let filled = User::DEPLOYED.into_iter().fold(ACL.to_owned(), |acl, user| {
+            acl.replace(&format!("<SHA-256 of the password of {}>", user.name()), &hash(user))
+        });
+        format!("{filled}user harness on #{} ~* &* +@all\n", hash(User::Harness))
+    }
+}
+
 /// A running Redis.
 #[derive(Debug)]
 pub struct Redis {
     pub(super) service: Service,
+    /// How to come in.
+    pub entrance: Entrance,
 }
 
 impl Redis {
+    /// Starts one whose passwords are new.
     pub(super) async fn start(site: &Site<'_>) -> Result<Self> {
+        Self::start_with(site, hex(&rand::random::<[u8; 16]>())).await
+    }
+
+    /// Starts one whose passwords are those of another.
+    pub(super) async fn start_as(site: &Site<'_>, another: &Entrance) -> Result<Self> {
+        Self::start_with(site, another.secret.clone()).await
+    }
+
+    async fn start_with(site: &Site<'_>, secret: String) -> Result<Self> {
         let found = found_or_installed(site, program, "redis-tools", ADVICE).await?;
         let folder = site.subfolder("redis", None)?;
         let program = as_server(found, &folder)?;
+        let entrance = |port: u16| Entrance { address: format!("127.0.0.1:{port}"), secret: secret.clone() };
+        let acl = folder.join("redis.acl");
+        std::fs::write(&acl, entrance(0).acl()).with_context(|| format!("could not write {}", acl.display()))?;
         let command = |port: u16| {
             let mut server = Command::new(&program);
             server.current_dir(&folder).arg("--dir").arg(&folder);
             server.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
-            server.args(["--save", "", "--appendonly", "no"]);
+            server.args(["--save", "", "--appendonly", "no"]).arg("--aclfile").arg(&acl);
             server
         };
         let plan = Plan { name: "Redis", folder: &folder, ending: Ending::Terminate };
         let service = Service::launch(site, &plan, command, async |port, pid| {
-            let client = redis::Client::open(url(port))?;
+            let client = redis::Client::open(entrance(port).url(User::Harness))?;
             let mut connection = client.get_multiplexed_async_connection().await?;
             let _: String = redis::cmd("PING").query_async(&mut connection).await?;
             let about: InfoDict = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
@@ -45,13 +151,14 @@ impl Redis {
             Ok(())
         })
         .await?;
-        Ok(Self { service })
+        let entrance = entrance(service.port);
+        Ok(Self { service, entrance })
     }
 
-    /// `redis://127.0.0.1:PORT`, without user or password.
+    /// The URL of the harness, who may do everything: for looking, not for the product.
     #[must_use]
     pub fn url(&self) -> String {
-        url(self.port())
+        self.entrance.url(User::Harness)
     }
 
     /// The process id of the server.
@@ -67,8 +174,8 @@ impl Redis {
     }
 }
 
-fn url(port: u16) -> String {
-    format!("redis://127.0.0.1:{port}")
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// REDIS_SERVER as it is given, or what PATH leads to. Debian's `redis-tools` holds the
