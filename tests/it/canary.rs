@@ -20,6 +20,7 @@ use harness::{
     mint::Mint,
     product::{QueueKind, Setting, SqsAddress, sqs_client},
     pump::{create_queue, event, record},
+    services::User,
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -56,7 +57,7 @@ impl Deployed {
         // Nobody sweeps and nobody pumps in this process: what is done, the real binaries do.
         let app = App::with(|setting| setting.queue = silent()).await.unwrap();
         let address = create_queue(&endpoint().await, name).await.unwrap();
-        let redis = monitored(&app.setting.redis_url).await;
+        let redis = monitored(&app.setting.redis.url(User::Harness)).await;
         let url = app.setting.database_url.replace("chat_app@", &format!("chat_app:{password}@"));
         assert!(url.contains(password), "the password is in {url}");
         let setting = Setting { queue: QueueKind::Sqs(address.clone()), database_url: url, ..app.setting.clone() };
@@ -155,7 +156,7 @@ impl Deployed {
             let name = command.split('"').nth(1).unwrap_or_default().to_lowercase();
             look(format!("redis command {name}"), command);
         }
-        for (key, value) in kept(&self.app.setting.redis_url).await {
+        for (key, value) in kept(&self.app.setting.redis.url(User::Harness)).await {
             look(format!("redis key {key}"), &value);
         }
         for table in self.tables_with(word).await {
@@ -189,9 +190,11 @@ impl Deployed {
 
 /// Every command that Redis gets from now on.
 async fn monitored(url: &str) -> Arc<Mutex<Vec<String>>> {
-    let mut stream = TcpStream::connect(url.trim_start_matches("redis://").trim_end_matches('/')).await.unwrap();
-    stream.write_all(b"MONITOR\r\n").await.unwrap();
+    let (who, address) = url.strip_prefix("redis://").and_then(|rest| rest.split_once('@')).unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("AUTH {}\r\nMONITOR\r\n", who.replace(':', " ")).as_bytes()).await.unwrap();
     let mut lines = BufReader::new(stream).lines();
+    assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("+OK"));
     assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("+OK"));
     let heard = Arc::new(Mutex::new(Vec::new()));
     let hears = Arc::clone(&heard);

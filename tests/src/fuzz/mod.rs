@@ -13,12 +13,16 @@ use chat_core::{
     event::{ClientFrame, ServerFrame},
     ids::UserId,
     job::Job,
-    secret::Secret,
     text::{Text, carried},
-    token::{MAX_TOKEN_BYTES, Verifier},
+    token::{
+        Subject,
+        checks::{Checks, Subjects},
+        jwks::{self, ALGORITHMS},
+    },
 };
 use conversations::{conversations as list, messages};
 use hub::fanout;
+use jsonwebtoken::{Algorithm, DecodingKey};
 use orchestrator::routes::Route;
 use serde_json::Value;
 
@@ -28,8 +32,15 @@ use crate::mint::Mint;
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its folder in the corpus.
-pub const TARGETS: &[(&str, Target)] =
-    &[("bus", bus), ("cursor", cursor), ("frame", frame), ("job", job), ("text", text), ("token", token)];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("bus", bus),
+    ("cursor", cursor),
+    ("frame", frame),
+    ("job", job),
+    ("jwks", jwks),
+    ("text", text),
+    ("token", token),
+];
 
 /// Longest that anybody is told about what cannot be read, in bytes, however long it was.
 const LONGEST_COMPLAINT: usize = 400;
@@ -38,8 +49,8 @@ const LONGEST_COMPLAINT: usize = 400;
 pub fn frame(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match ClientFrame::parse(text) {
-        Ok(ClientFrame::Message { text: said, .. }) => assert!(said.len() <= text.len(), "nothing is added"),
-        Ok(ClientFrame::Auth(_) | ClientFrame::Stop { .. } | ClientFrame::Unknown) => {
+        Ok(ClientFrame::Message(said)) => assert!(said.text.len() <= text.len(), "nothing is added"),
+        Ok(ClientFrame::Auth(_) | ClientFrame::Stop(_) | ClientFrame::Unknown) => {
             assert!(text.trim_start().starts_with('{'), "a frame is an object");
         }
         Err(error) => assert!(complaint(&error.to_string()).len() <= LONGEST_COMPLAINT, "{error}"),
@@ -130,34 +141,53 @@ pub fn text(data: &[u8]) {
     assert!(bearable(&reply) && carried(&reply) == reply);
 }
 
-/// A token as it came, and the claims of one that is signed.
+/// A token as it came; and one that is signed with our key, whose header and claims are what came.
 pub fn token(data: &[u8]) {
-    static KEYS: LazyLock<(Verifier, Mint)> = LazyLock::new(|| {
+    static KEY: LazyLock<(Mint, DecodingKey)> = LazyLock::new(|| {
         let mint = Mint::new();
-        (Verifier::new(&mint.settings()), mint)
+        let key = DecodingKey::from_secret(mint.secret().as_bytes());
+        (mint, key)
     });
-    let (verifier, mint) = &*KEYS;
-    let given = String::from_utf8_lossy(data).into_owned();
-    let length = given.len();
-    let refused = verifier.verify(&Secret::from(given)).expect_err("nobody guesses the key");
-    assert!(
-        refused.to_string().len() <= LONGEST_COMPLAINT && length <= MAX_TOKEN_BYTES
-            || refused.code() == Code::Unauthenticated
-    );
-    let Ok(claims) = serde_json::from_slice::<Value>(data) else { return };
-    let signed = mint.sign(&claims);
-    let (_, signature) = signed.rsplit_once('.').expect("three parts");
-    if let Ok(identity) = verifier.verify(&Secret::from(signed.clone())) {
-        assert_eq!(claims["sub"].as_str().and_then(|sub| sub.parse::<UserId>().ok()), Some(identity.user_id));
-        assert!(claims["exp"].is_number(), "every token ends");
-        // The same claims with another's signature, or none.
-        let other = Mint::new().sign(&claims);
-        let (body, _) = signed.rsplit_once('.').expect("three parts");
-        for forged in [other, format!("{body}."), format!("{body}.{}", signature.chars().rev().collect::<String>())] {
-            assert!(
-                forged == signed || verifier.verify(&Secret::from(forged)).is_err(),
-                "a signature is not looked at"
-            );
+    let (mint, key) = &*KEY;
+    let checks = Checks::new(&[Algorithm::HS256], None, None, Subjects::Users);
+    let verify = |token: &str| checks.verified(token, key, Algorithm::HS256);
+    let given = String::from_utf8_lossy(data);
+    let refused = verify(&given).expect_err("nobody guesses the key");
+    assert!(format!("{refused:?}").len() <= LONGEST_COMPLAINT, "{refused:?}");
+    let (header, claims) = given.split_once('\n').unwrap_or((r#"{"alg":"HS256","typ":"JWT"}"#, &given));
+    let signed = mint.sign_text(header, claims);
+    match verify(&signed) {
+        Ok(verified) => {
+            let (header, claims): (Value, Value) = (read(header), read(claims));
+            assert_eq!(header["alg"], "HS256", "no other algorithm");
+            let subject = claims["sub"].as_str().and_then(|sub| sub.parse().ok()).map(Subject::User);
+            assert_eq!(subject, Some(verified.subject));
+            assert!(claims["exp"].is_number(), "every token ends");
+            // The same words with another's signature, or none.
+            let (words, _) = signed.rsplit_once('.').expect("three parts");
+            for forged in
+                [Mint::new().sign_text(&header.to_string(), &claims.to_string()), format!("{words}."), words.to_owned()]
+            {
+                assert!(verify(&forged).is_err(), "a signature is not looked at");
+            }
         }
+        Err(refused) => assert!(format!("{refused:?}").len() <= LONGEST_COMPLAINT, "{refused:?}"),
+    }
+}
+
+fn read(text: &str) -> Value {
+    serde_json::from_str(text).expect("a verified token was read")
+}
+
+/// The keys that an issuer publishes.
+pub fn jwks(data: &[u8]) {
+    static FORGED: LazyLock<String> = LazyLock::new(|| {
+        let claims = serde_json::json!({"sub": UserId::new(), "exp": 4_000_000_000_u64, "iss": "i"});
+        Mint::new().sign(&claims)
+    });
+    let checks = Checks::new(&ALGORITHMS, None, None, Subjects::Outside);
+    for key in jwks::parse(data).unwrap_or_default().into_values() {
+        assert!(ALGORITHMS.contains(&key.algorithm), "a public key");
+        assert!(checks.verified(&FORGED, &key.key, key.algorithm).is_err(), "a shared secret signs nothing of theirs");
     }
 }

@@ -225,7 +225,12 @@ pub async fn run(plan: &Plan, progress: &dyn Fn(&str)) -> Result<Report> {
         let (_, ()) = tokio::join!(futures::future::join_all(clients), people::workers(&app, &tally, dice, ends));
     };
     let mut watchers = JoinSet::new();
-    watchers.spawn(watch::bus(app.setting.redis_url.clone(), app.demo.clone(), Marks::of(&app.demo), tally.clone()));
+    watchers.spawn(watch::bus(
+        app.setting.redis.url(crate::services::User::Harness),
+        app.demo.clone(),
+        Marks::of(&app.demo),
+        tally.clone(),
+    ));
     let telling = async {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         loop {

@@ -29,7 +29,7 @@ pub(super) async fn bus(url: String, demo: Demo, marks: Marks, tally: Tally) -> 
 
 /// Every key of each company's in Redis, name and value.
 pub(super) async fn redis(app: &App, marks: &Marks, tally: &Tally) -> Result<()> {
-    let client = redis::Client::open(app.setting.redis_url.clone())?;
+    let client = redis::Client::open(app.setting.redis.url(crate::services::User::Harness))?;
     let mut conn = client.get_multiplexed_async_connection().await?;
     for (own, tenant) in app.demo.tenants.iter().enumerate() {
         let names: Vec<String> = conn.keys(format!("{}:*", tenant.id)).await?;
