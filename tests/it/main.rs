@@ -37,6 +37,7 @@ mod rates;
 mod rbac;
 mod resets;
 mod retention;
+mod security;
 mod services;
 mod sockets;
 mod spend;
