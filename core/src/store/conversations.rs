@@ -134,9 +134,10 @@ const OPEN: &str = "
     where a.id = $2 and a.tenant_id = app_tenant() and a.is_active
     on conflict (tenant_id, agent_id, user_id) do nothing returning id";
 
+/// By their messages, not by their conversation: that has an index, too, but may be long.
 const RECENT_TURNS: &str = "
     select t.id, t.seq, t.state, t.code from web_conversation_messages m join turns t on t.id = m.id
-    where m.conversation_id = $1 and m.tenant_id = app_tenant() and m.role = 'user' and t.conversation_id = $1
+    where m.conversation_id = $1 and m.tenant_id = app_tenant() and m.role = 'user' and t.tenant_id = app_tenant()
     order by m.seq desc limit 50";
 
 const PROGRESS: &str = "

@@ -153,7 +153,7 @@ macro_rules! page {
         concat!(
             "select m.id, m.seq, m.role, m.content, m.created_at, m.reply_to, m.author_id, t.state, t.code
              from web_conversation_messages m
-             left join turns t on t.id = m.id and t.conversation_id = $1 and m.role = 'user'
+             left join turns t on t.id = m.id and t.tenant_id = app_tenant() and m.role = 'user'
              where m.conversation_id = $1 and m.tenant_id = app_tenant() and ",
             $rest
         )
@@ -161,7 +161,8 @@ macro_rules! page {
 }
 
 /// The place stands alone in its condition: behind policies a `coalesce` around it would not reach the index, and the
-/// page would cost what the whole conversation does. `$2` place, `$3` most.
+/// page would cost what the whole conversation does. So it would if the turns were asked for by their conversation, which
+/// is cheaper where conversations are short. `$2` place, `$3` most.
 const BEFORE: &str = page!("m.seq < $2 order by m.seq desc limit $3");
 const AFTER: &str = page!("m.seq > $2 order by m.seq limit $3");
 const BEFORE_ID: &str = page!(
