@@ -20,6 +20,12 @@ pub fn webchat_response_key(tenant: TenantId, conversation: ConversationId) -> T
     Topic(format!("{tenant}:webchat:response:{conversation}"))
 }
 
+/// The conversation whose frames are published under this name, if it is one of [`webchat_response_key`].
+#[must_use]
+pub fn conversation_of(topic: &str) -> Option<ConversationId> {
+    topic.rsplit_once(":webchat:response:")?.1.parse().ok()
+}
+
 /// The text so far of a running reply: `{tenant}:webchat:partial:{turn}`.
 ///
 /// In a cluster it needs no slot in common with its conversation's topic: a published frame reaches every node, and so

@@ -1,7 +1,7 @@
 //! What a hub hears from the bus: decoded once, written to each socket as it is.
 
 use axum::extract::ws::Utf8Bytes;
-use chat_core::{event::ServerFrame, ids::SocketId};
+use chat_core::{event::ServerFrame, ids::SocketId, keys::conversation_of};
 
 /// A published frame, ready to be written.
 #[derive(Debug)]
@@ -16,11 +16,14 @@ pub struct Event {
     pub chars: usize,
 }
 
-/// Reads a publication. Only frames of the contract pass, and only their fields: what else stands in a payload,
-/// forged or from a newer version, reaches no client.
+/// Reads what was published under a conversation's name. Only frames of the contract pass, and only their fields: what else
+/// stands in a payload, forged or from a newer version, reaches no client. One that names another conversation is refused.
 #[must_use]
-pub fn decode(payload: &[u8]) -> Option<Event> {
+pub fn decode(topic: &str, payload: &[u8]) -> Option<Event> {
     let mut frame: ServerFrame = serde_json::from_slice(payload).ok()?;
+    if frame.conversation().is_some_and(|named| conversation_of(topic) != Some(named)) {
+        return None;
+    }
     let via = match &mut frame {
         ServerFrame::Typing { via, .. } => via.take(),
         ServerFrame::Ready { .. } | ServerFrame::Accepted { .. } | ServerFrame::Reconnect { .. } => return None,
@@ -47,14 +50,17 @@ mod tests {
         let typing = format!(
             r#"{{"type":"typing","conversation_id":"{conversation}","origin":"agent","via":"{conversation}","evil":1}}"#
         );
-        let event = decode(typing.as_bytes()).unwrap();
+        let topic = format!("{conversation}:webchat:response:{conversation}");
+        let event = decode(&topic, typing.as_bytes()).unwrap();
         assert!(event.via.is_some());
         assert_eq!(
             event.text.as_str(),
             format!(r#"{{"type":"typing","conversation_id":"{conversation}","origin":"agent"}}"#)
         );
         for foreign in ["", "{}", r#"{"type":"reconnect","delay_ms":0}"#, r#"{"type":"dance"}"#, "\u{0}"] {
-            assert!(decode(foreign.as_bytes()).is_none(), "{foreign}");
+            assert!(decode(&topic, foreign.as_bytes()).is_none(), "{foreign}");
         }
+        let elsewhere = topic.replace("response:01936f6e", "response:01936f6f");
+        assert!(decode(&elsewhere, typing.as_bytes()).is_none(), "it names another conversation");
     }
 }

@@ -125,6 +125,12 @@ struct Inner {
 }
 
 impl Hub {
+    /// Publications that were refused: they could not be read, or named another conversation than that of their topic.
+    #[must_use]
+    pub fn dropped_publications(&self) -> u64 {
+        self.0.subscriber.dropped()
+    }
+
     /// Builds it from the environment and connects.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ fn topic() -> Topic {
     webchat_response_key(TenantId::new(), ConversationId::new())
 }
 
-fn epoch_of(payload: &[u8]) -> Option<i32> {
+fn epoch_of(_: &str, payload: &[u8]) -> Option<i32> {
     let Ok(ServerFrame::Reset { epoch }) = serde_json::from_slice(payload) else { return None };
     Some(epoch)
 }

@@ -11,16 +11,13 @@ use tokio_postgres::Client;
 
 /// Tables without row-level security, and why each can do without. Any other has it, forced.
 const OPEN_TABLES: &[(&str, &str)] = &[
-    (
-        "portal_user_identities",
-        "names of people in an issuer's words, with no tenant; looked up by exactly one of them",
-    ),
     ("dead_letters", "what nobody could read has no tenant; the services may add to it and no more"),
     ("refinery_schema_history", "the migrations' own; no role of ours has any right to it"),
 ];
 
 /// Policies beside `tenant` that open rows for everybody: each to read only, and each by who is asking or where they are.
 const PERSONS: &[(&str, &str)] = &[
+    ("portal_user_identities", "own"),
     ("portal_users", "own"),
     ("portal_users", "tenant_members"),
     ("user_tenant_roles", "own"),
@@ -260,7 +257,9 @@ async fn policies(owner: &Client) -> Vec<String> {
         let sweep = roles == ["chat_sweep"] && ["turns", "web_conversations"].contains(&table) && command == "ALL";
         // What it may delete its restrictive policies say; see below.
         let retention = roles == ["chat_retention"] && name == "retention" && command == "ALL";
-        let by_person = using.contains(&current("current_user")) || using.contains(&current("current_tenant"));
+        let by = |setting| using.contains(&current(setting));
+        let by_person =
+            by("current_user") || by("current_tenant") || (by("current_issuer") && by("current_subject"));
         let person = PERSONS.contains(&(table, name)) && command == "SELECT" && by_person;
         if !(by_tenant || platform || sweep || retention || person) {
             found.push(format!("{table} is opened too far by the policy {name}"));

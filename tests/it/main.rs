@@ -20,6 +20,7 @@ mod faults;
 mod filled;
 mod floods;
 mod house;
+mod forged;
 mod hygiene;
 mod identity;
 mod in_stead;

@@ -103,6 +103,8 @@ pub struct SqsAddress {
 pub struct Product {
     /// Where it listens.
     pub address: SocketAddr,
+    /// The hub.
+    pub hub: Hub,
     /// The orchestrator, for a test that plays the queue itself.
     pub orchestrator: Orchestrator,
     /// What the queue's dead letters wake.
@@ -180,10 +182,10 @@ impl Product {
             allowed_origins: setting.allowed_origins.clone(),
         };
         let router = hub::router(hub.clone()).merge(conversations::router(api));
-        let server = tokio::spawn(hub.serve(listener, router, stop.clone().cancelled_owned()));
+        let server = tokio::spawn(hub.clone().serve(listener, router, stop.clone().cancelled_owned()));
         let functions = Functions { orchestrator: orchestrator.clone(), dead_letters: dead_letters.clone() };
         let pump = tokio::spawn(pump::run(source, functions, stop.clone()));
-        Ok(Self { address, orchestrator, dead_letters, queue, store, stop, server, pump })
+        Ok(Self { address, hub, orchestrator, dead_letters, queue, store, stop, server, pump })
     }
 
     /// Where REST is.

@@ -29,7 +29,7 @@ pub use memory::Remembered;
 pub use partial::{Appended, Partial, Place};
 pub use publisher::{Outbox, Publisher};
 pub use sockets::{Presence, Sockets};
-pub use subscriber::{News, Subscriber, Subscription};
+pub use subscriber::{Decode, News, Subscriber, Subscription};
 
 /// What is published where everybody shall look at the store again, and so at whether they still may listen. No frame: it
 /// reaches no client. Forged, it costs a look.

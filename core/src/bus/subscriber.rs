@@ -52,6 +52,9 @@ impl<T> Clone for News<T> {
     }
 }
 
+/// Reads the payload that was published under a name, or refuses it: one that cannot be read, or belongs elsewhere.
+pub type Decode<T> = fn(&str, &[u8]) -> Option<T>;
+
 /// Listens for a whole process on one connection. What is published is decoded once, for all listeners.
 pub struct Subscriber<T> {
     shared: Arc<Shared<T>>,
@@ -68,9 +71,11 @@ struct Shared<T> {
     /// Who listens to what. The truth: the connection is brought into step with it. A plain mutex, since it is held
     /// for a look-up and a few sends that never wait.
     topics: Mutex<HashMap<Topic, Vec<Listener<T>>>>,
-    decode: fn(&[u8]) -> Option<T>,
+    decode: Decode<T>,
     next_listener: AtomicU64,
     connected: AtomicBool,
+    /// Publications that were refused: forged, or of another version.
+    dropped: AtomicU64,
 }
 
 struct Listener<T> {
@@ -98,11 +103,11 @@ struct Listening<T> {
 }
 
 impl<T: Send + Sync + 'static> Subscriber<T> {
-    /// Starts listening; `decode` reads a payload, or refuses it. The task ends when every clone is gone.
+    /// Starts listening; `decode` reads the payload of a topic, or refuses it. The task ends when every clone is gone.
     ///
     /// # Errors
     /// [`Kind::Internal`](crate::Kind::Internal) if the URL is malformed.
-    pub fn start(settings: &config::Redis, decode: fn(&[u8]) -> Option<T>) -> Result<(Self, JoinHandle<()>)> {
+    pub fn start(settings: &config::Redis, decode: Decode<T>) -> Result<(Self, JoinHandle<()>)> {
         let client = client(settings, ProtocolVersion::RESP3)?;
         // Unbounded, since a lost look would leave a topic behind; one who listens sends two in a life, and none while there
         // is no connection to take them off.
@@ -112,10 +117,17 @@ impl<T: Send + Sync + 'static> Subscriber<T> {
             decode,
             next_listener: AtomicU64::new(0),
             connected: AtomicBool::new(false),
+            dropped: AtomicU64::new(0),
         });
         let owner = Owner { client, shared: Arc::clone(&shared), subscribed: HashSet::new(), unanswered: Vec::new() };
         let task = tokio::spawn(owner.run(looks));
         Ok((Self { shared, look }, task))
+    }
+
+    /// How many publications were refused so far.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
     }
 
     /// Listens to a topic. Once this returns, everything published from then on is in the mailbox, unless the connection
@@ -201,8 +213,9 @@ impl<T> Shared<T> {
         }
         let mut topics = self.lock();
         let Some(listeners) = topics.get_mut(topic) else { return };
-        let Some(event) = (self.decode)(payload) else {
-            warn!(topic, bytes = payload.len(), "a publication that cannot be read was dropped");
+        let Some(event) = (self.decode)(topic, payload) else {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            warn!(topic, bytes = payload.len(), "a publication that cannot be read, or belongs elsewhere, was dropped");
             return;
         };
         let event = Arc::new(event);

@@ -32,9 +32,6 @@ impl Session {
         if event.via == Some(self.id) {
             return Ok(());
         }
-        if event.frame.conversation().is_some_and(|named| named != self.seat.conversation) {
-            return Ok(());
-        }
         if let ServerFrame::Reset { epoch } = event.frame {
             // The store says whether that is so, and tells this socket.
             return if epoch > self.epoch { Box::pin(self.repair(socket)).await } else { Ok(()) };

@@ -11,8 +11,9 @@ use chat_core::{
     Code,
     complaint::complaint,
     event::{ClientFrame, ServerFrame},
-    ids::UserId,
+    ids::{ConversationId, TenantId, UserId},
     job::Job,
+    keys::webchat_response_key,
     text::{Text, carried},
     token::{
         Subject,
@@ -67,7 +68,13 @@ pub fn bus(data: &[u8]) {
             "read as it was written"
         );
     }
-    let Some(event) = fanout::decode(data) else { return };
+    let named = read.ok().and_then(|frame| frame.conversation()).unwrap_or_else(ConversationId::new);
+    let topic = |conversation| webchat_response_key(TenantId::new(), conversation);
+    let Some(event) = fanout::decode(topic(named).as_str(), data) else { return };
+    if event.frame.conversation().is_some() {
+        let elsewhere = fanout::decode(topic(ConversationId::new()).as_str(), data);
+        assert!(elsewhere.is_none(), "a frame of another conversation is refused");
+    }
     let carried = !matches!(
         event.frame,
         ServerFrame::Ready { .. } | ServerFrame::Accepted { .. } | ServerFrame::Reconnect { .. }
