@@ -257,9 +257,9 @@ async fn policies(owner: &Client) -> Vec<String> {
         let sweep = roles == ["chat_sweep"] && ["turns", "web_conversations"].contains(&table) && command == "ALL";
         // What it may delete its restrictive policies say; see below.
         let retention = roles == ["chat_retention"] && name == "retention" && command == "ALL";
-        let by = |setting| using.contains(&current(setting));
-        let by_person =
-            by("current_user") || by("current_tenant") || (by("current_issuer") && by("current_subject"));
+        let by =
+            |setting: &str| using.contains(&format!("NULLIF(current_setting('app.{setting}'::text, true), ''::text)"));
+        let by_person = by("current_user") || by("current_tenant") || (by("current_issuer") && by("current_subject"));
         let person = PERSONS.contains(&(table, name)) && command == "SELECT" && by_person;
         if !(by_tenant || platform || sweep || retention || person) {
             found.push(format!("{table} is opened too far by the policy {name}"));

@@ -58,7 +58,11 @@ async fn a_forged_record_asks_no_model_and_changes_no_row() {
         ("a tenant that is none", with(&slack, "tenant_id", json!(UserId::new())), false),
         ("a channel of no connection", with(&slack, "channel", json!("whatsapp")), true),
         ("ids of other types", with(&job(acme, theirs, waiting), "conversation_id", json!([theirs])), true),
-        ("a nest", with(&job(acme, theirs, waiting), "context", read(format!("{}{}", "[".repeat(100), "]".repeat(100)))), false),
+        (
+            "a nest",
+            with(&job(acme, theirs, waiting), "context", read(format!("{}{}", "[".repeat(100), "]".repeat(100)))),
+            false,
+        ),
         ("a secret of the sender's", with(&job(acme, theirs, waiting), "bot_token", json!("xoxb-theirs")), false),
     ] {
         let failures = app.product.orchestrator.handle(event(vec![record("1", &body.to_string())])).await;

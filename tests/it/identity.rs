@@ -295,7 +295,11 @@ async fn a_forged_publication_shows_nothing_and_breaks_nothing() {
     for kind in ["typing", "accepted", "response"] {
         socket.expect(kind).await.unwrap();
     }
-    assert_eq!(app.product.hub.dropped_publications(), 4, "what names another conversation, or cannot be read, is counted");
+    assert_eq!(
+        app.product.hub.dropped_publications(),
+        4,
+        "what names another conversation, or cannot be read, is counted"
+    );
     app.rest("ben@acme").delete(&format!("/conversations/{conversation}")).await.unwrap();
     assert_eq!(socket.until("reset").await.unwrap()["epoch"], 1, "a true one is still heard");
     app.finish().await.unwrap();
