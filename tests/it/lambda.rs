@@ -223,7 +223,7 @@ async fn a_function_without_its_settings_says_which_are_missing_and_exits() {
     let folder = binaries().await.unwrap();
     let secret = "a-password-nobody-may-read";
     for (name, needed) in [
-        ("conversations", vec!["DATABASE_URL", "REDIS_URL", "QUEUE_URL", "JWT_SECRET"]),
+        ("conversations", vec!["DATABASE_URL", "REDIS_URL", "QUEUE_URL", "JWT_JWKS_URL"]),
         ("orchestrator", vec!["DATABASE_URL", "REDIS_URL", "QUEUE_URL"]),
     ] {
         let exit = Lambda::start(&folder.join(name), &[]).await.unwrap().exit().await.unwrap();
