@@ -78,6 +78,7 @@ pub const EXEMPT: &[(&str, &str)] = &[
     ("sweep", "looks at every tenant's open turns by design; its role sees ids and no text"),
     ("not_hinted", "undoes what `sweep` did, for the turns that it returned"),
     ("keep_dead_letter", "what nobody could read has no tenant"),
+    ("recognize", "tells whom an issuer's word means, before any tenant; that word's row is the only one it can see"),
     ("tenant_exists", "asks, in the tenant's own name, whether it is still there"),
     ("next_with_retention", "looks at every tenant that keeps nothing for ever; its role sees no text"),
     (
