@@ -1,13 +1,13 @@
 //! The keys that an issuer publishes (RFC 7517), as far as we take them.
 //!
 //! Public keys alone, each with the one algorithm that fits it: RSA with `RS256`, P-256 with `ES256`, Ed25519 with `EdDSA`.
-//! A key for something else, without a name, or with a curve or algorithm that does not fit, is passed over; a shared key
-//! (`oct`) in a public document is no secret and never one of ours.
+//! A key for something else, without a name, or with a curve or algorithm that does not fit, is passed over; so is what is no
+//! secret any more: a shared key (`oct`), or one with its private half, in a public document.
 
 use std::collections::HashMap;
 
 use jsonwebtoken::{Algorithm, DecodingKey};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
 /// Keys of one document that are looked at. Issuers publish two or three.
@@ -42,6 +42,8 @@ struct Entry {
     e: Option<String>,
     x: Option<String>,
     y: Option<String>,
+    /// The private half, which is nobody's to publish.
+    d: Option<IgnoredAny>,
 }
 
 /// Reads a document: its keys by their names. `None` if it is none.
@@ -60,6 +62,10 @@ pub fn parse(document: &[u8]) -> Option<HashMap<String, Key>> {
 }
 
 fn taken(entry: &Entry) -> Option<Key> {
+    // Whoever read the document can sign with a key whose private half stands in it.
+    if entry.d.is_some() {
+        return None;
+    }
     let signs = entry.r#use.as_deref().is_none_or(|purpose| purpose == "sig")
         && entry.key_ops.as_ref().is_none_or(|ops| ops.iter().any(|op| op == "verify"));
     let (name, algorithm, key) = match (entry.kty.as_str(), entry.crv.as_deref()) {
@@ -102,6 +108,7 @@ mod tests {
             with("for signing", json!({"key_ops": ["sign"]})),
             with("other curve", json!({"crv": "X25519"})),
             with("no x", json!({"x": null})),
+            with("private", json!({"d": x})),
             with("shared", json!({"kty": "oct", "k": x})),
             {"kty": "oct", "kid": "shared too", "k": x, "alg": "HS256"},
             {"kty": "OKP", "crv": "Ed25519", "x": x},
