@@ -4,13 +4,17 @@
 //! names or brings a key (`jwk`, `jku`, `x5u`, `x5c`) it is not looked at; what must be understood and is not (`crit`) is
 //! refused. A name that stands twice is refused by the reader.
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header, errors::ErrorKind};
-use serde::Deserialize;
-use serde_json::Value;
+use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, decode, decode_header, errors::ErrorKind};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
 use super::{LEEWAY_SECONDS, MAX_LIFE_SECONDS, MAX_TOKEN_BYTES, Outside, Subject, Verified};
 use crate::{
+    caller::Role,
     error::{Code, Error, Result},
+    ids::{TenantId, UserId},
     timestamp::Timestamp,
 };
 
@@ -31,22 +35,26 @@ pub struct Checks {
     subjects: Subjects,
 }
 
-/// The part of a header that we go by.
-struct Head {
-    alg: Algorithm,
-    kid: Option<String>,
-}
-
+/// What is read of the portal's own claims.
 #[derive(Deserialize)]
-struct Claims {
-    sub: String,
+struct OfUser {
+    sub: UserId,
     exp: i64,
     #[serde(default)]
-    iss: Option<Value>,
+    role: Option<Role>,
     #[serde(default)]
-    role: Option<Value>,
+    tenant_id: Option<TenantId>,
+}
+
+/// What is read of an outside issuer's: what it calls a role or a tenant is nothing of ours.
+#[derive(Deserialize)]
+struct OfOutsider {
+    iss: String,
+    sub: String,
+    exp: i64,
+    /// Only ID tokens have it (OpenID Connect Core, section 3.1.3.6), and those speak to whoever logs somebody in, not to us.
     #[serde(default)]
-    tenant_id: Option<Value>,
+    at_hash: Option<IgnoredAny>,
 }
 
 /// The refusal of a bad token, which does not say what is bad: that would help only whoever forged it.
@@ -67,7 +75,11 @@ impl Checks {
     /// # Errors
     /// [`Code::Unauthenticated`] for what is no token, or names none.
     pub fn kid(&self, token: &str) -> Result<String> {
-        self.head(token)?.kid.ok_or_else(|| refused("no kid"))
+        let header = decode_header(short(token)?).map_err(|error| refused(complaint(error.kind())))?;
+        if self.validation(header.alg).is_none() {
+            return Err(refused("an algorithm that is not allowed"));
+        }
+        header.kid.ok_or_else(|| refused("no kid"))
     }
 
     /// What a token says, if it was signed by `key` with `algorithm` and everything else about it is right.
@@ -75,65 +87,43 @@ impl Checks {
     /// # Errors
     /// [`Code::TokenExpired`] for one that was good once; [`Code::Unauthenticated`] for any other fault.
     pub fn verified(&self, token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Verified> {
-        if self.head(token)?.alg != algorithm {
-            return Err(refused("not the key's algorithm"));
+        match self.subjects {
+            Subjects::Users => {
+                let OfUser { sub, exp, role, tenant_id } = self.claims(token, key, algorithm)?;
+                let subject = Subject::User(sub);
+                Ok(Verified { subject, expires_at: end(exp)?, role_hint: role, tenant_hint: tenant_id })
+            }
+            Subjects::Outside => {
+                let OfOutsider { iss, sub, exp, at_hash } = self.claims(token, key, algorithm)?;
+                if at_hash.is_some() {
+                    return Err(refused("an ID token"));
+                }
+                // Postgres has no text with a NUL.
+                if sub.is_empty() || sub.contains('\0') {
+                    return Err(refused("sub is no name"));
+                }
+                let subject = Subject::Outside(Box::new(Outside { issuer: iss, subject: sub }));
+                Ok(Verified { subject, expires_at: end(exp)?, role_hint: None, tenant_hint: None })
+            }
         }
+    }
+
+    fn claims<T: DeserializeOwned>(&self, token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<T> {
+        // It allows this one algorithm, which is the key's: what the token's header names must be the same.
         let validation = self.validation(algorithm).ok_or_else(|| refused("an algorithm that is not allowed"))?;
-        let claims = decode::<Claims>(token, key, validation).map_err(|error| {
+        let token = decode::<T>(short(token)?, key, validation).map_err(|error| {
             if matches!(error.kind(), ErrorKind::ExpiredSignature) {
                 Error::new(Code::TokenExpired, "The token has expired.")
             } else {
                 refused(complaint(error.kind()))
             }
         })?;
-        self.read(claims.claims)
+        understood(&token.header)?;
+        Ok(token.claims)
     }
 
     fn validation(&self, algorithm: Algorithm) -> Option<&Validation> {
         self.validations.iter().find(|(of, _)| *of == algorithm).map(|(_, validation)| validation)
-    }
-
-    fn head(&self, token: &str) -> Result<Head> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(refused(format!("{} bytes", token.len())));
-        }
-        let header = decode_header(token).map_err(|error| refused(complaint(error.kind())))?;
-        if self.validation(header.alg).is_none() {
-            return Err(refused("an algorithm that is not allowed"));
-        }
-        if header.crit.is_some() || header.extras.inner().contains_key("b64") {
-            return Err(refused("what must be understood is not"));
-        }
-        let access = ["jwt", "at+jwt", "application/jwt", "application/at+jwt"];
-        if header.typ.as_deref().is_some_and(|typ| !access.contains(&typ.to_ascii_lowercase().as_str())) {
-            return Err(refused("not the type of an access token"));
-        }
-        Ok(Head { alg: header.alg, kid: header.kid })
-    }
-
-    fn read(&self, Claims { sub, exp, iss, role, tenant_id }: Claims) -> Result<Verified> {
-        let expires_at = Timestamp::from_unix(exp).ok_or_else(|| refused("exp out of range"))?;
-        let most = Timestamp::now().unix_micros() / 1_000_000 + MAX_LIFE_SECONDS;
-        if exp > most {
-            return Err(refused("exp too far away"));
-        }
-        match self.subjects {
-            Subjects::Users => Ok(Verified {
-                subject: Subject::User(sub.parse().map_err(|_| refused("sub is no id"))?),
-                expires_at,
-                role_hint: hint(role).map_err(|()| refused("role is none"))?,
-                tenant_hint: hint(tenant_id).map_err(|()| refused("tenant_id is no id"))?,
-            }),
-            // What others call a role or a tenant is nothing of ours.
-            Subjects::Outside => {
-                let Some(Value::String(issuer)) = iss else { return Err(refused("iss is no text")) };
-                if sub.is_empty() || sub.contains('\0') {
-                    return Err(refused("sub is no name"));
-                }
-                let subject = Subject::Outside(Box::new(Outside { issuer, subject: sub }));
-                Ok(Verified { subject, expires_at, role_hint: None, tenant_hint: None })
-            }
-        }
     }
 }
 
@@ -156,9 +146,29 @@ fn validation(algorithm: Algorithm, issuer: Option<&str>, audience: Option<&str>
     validation
 }
 
-/// A claim that may be absent, and else is what it should be.
-fn hint<T: serde::de::DeserializeOwned>(claim: Option<Value>) -> Result<Option<T>, ()> {
-    claim.map(|claim| serde_json::from_value(claim).map_err(drop)).transpose()
+/// A token that is not too long to be looked at.
+fn short(token: &str) -> Result<&str> {
+    if token.len() > MAX_TOKEN_BYTES { Err(refused(format!("{} bytes", token.len()))) } else { Ok(token) }
+}
+
+/// A header that says nothing we do not go by, and does not say that this is another kind of token (RFC 8725, section 3.11).
+fn understood(header: &Header) -> Result<()> {
+    if header.crit.is_some() || header.extras.inner().contains_key("b64") {
+        return Err(refused("what must be understood is not"));
+    }
+    let access = ["jwt", "at+jwt", "application/jwt", "application/at+jwt"];
+    let is_access = |typ: &str| access.iter().any(|known| typ.eq_ignore_ascii_case(known));
+    if header.typ.as_deref().is_some_and(|typ| !is_access(typ)) {
+        return Err(refused("not the type of an access token"));
+    }
+    Ok(())
+}
+
+/// When a token ends, which is a moment that anybody could live to see.
+fn end(exp: i64) -> Result<Timestamp> {
+    let most = Timestamp::now().unix_micros() / 1_000_000 + MAX_LIFE_SECONDS;
+    let end = Timestamp::from_unix(exp).filter(|_| exp <= most);
+    end.ok_or_else(|| refused("exp too far away"))
 }
 
 /// The library's complaint, without what it repeats of its input.
@@ -173,11 +183,10 @@ fn complaint(kind: &ErrorKind) -> String {
 
 #[cfg(test)]
 mod tests {
-    use jsonwebtoken::{EncodingKey, Header, encode};
+    use jsonwebtoken::{EncodingKey, encode};
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{caller::Role, ids::UserId};
 
     const SECRET: &str = "an example secret of 32 bytes or more";
 
