@@ -24,6 +24,7 @@ mod house;
 mod hygiene;
 mod identity;
 mod in_stead;
+mod keys;
 mod lambda;
 mod memory;
 mod messages;

@@ -1,20 +1,15 @@
-//! Tokens of the portal and of an issuer that publishes its keys: every bad one, on both edges, and the keys themselves.
-
-use std::time::Duration;
+//! Tokens of the portal and of an issuer that publishes its keys: every bad one, on both edges.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chat_core::{
-    Code,
     config::{Pace, Token},
     ids::UserId,
-    secret::Secret,
     timestamp::Timestamp,
-    token::Verifier,
 };
 use harness::{
-    app::{self, App},
+    app::App,
     clients::{Rest, Socket},
-    issuer::{AUDIENCE, ISSUER, Issuer, Mood, Signer},
+    issuer::{AUDIENCE, ISSUER, Issuer, Signer},
     mint::Mint,
     product::Product,
 };
@@ -139,8 +134,8 @@ fn mangled(good: &str) -> Vec<(String, String, bool)> {
         ("blank", "   ".to_owned()),
         ("garbage", "three.little.words".to_owned()),
         ("NUL", "\0".to_owned()),
-        ("huge", "a".repeat(64 * 1024)),
-        ("huge and in three parts", format!("{}.{payload}.{signature}", "a".repeat(16 * 1024))),
+        ("huge", "a".repeat(9 * 1024)),
+        ("huge and in three parts", format!("{}.{payload}.{signature}", "a".repeat(9 * 1024))),
         ("alg none, unsigned", format!("{none}.{payload}.")),
         ("alg none, signature kept", format!("{none}.{payload}.{signature}")),
         ("unsigned", format!("{signed}.")),
@@ -355,78 +350,4 @@ async fn an_admin_who_is_demoted_does_not_go_on_reading_what_is_not_theirs() {
     }
     owner.execute("update web_conversations set status = 'agent'", &[]).await.unwrap();
     app.finish().await.unwrap();
-}
-
-#[tokio::test]
-async fn many_unknown_keys_make_us_ask_the_issuer_once() {
-    app::services().await.unwrap();
-    let key = Signer::new("EdDSA", "known").unwrap();
-    let issuer = Issuer::start(&[&key]).await.unwrap();
-    let verifier = Verifier::new(&issuer.settings(Pace::default())).unwrap();
-    let claims = json!({"sub": "ben", "exp": now() + 600, "iss": ISSUER, "aud": AUDIENCE});
-    // All at once: those that come while the keys are fetched wait for the same answer.
-    let tokens: Vec<Secret> = (0..10_000)
-        .map(|_| json!({"alg": "EdDSA", "kid": UserId::new()}).to_string())
-        .map(|header| Secret::from(key.sign_text(&header, &claims.to_string())))
-        .collect();
-    let answers = futures::future::join_all(tokens.iter().map(|token| verifier.verify(token))).await;
-    assert!(answers.iter().all(|answer| answer.as_ref().is_err_and(|error| error.code() == Code::Unauthenticated)));
-    assert_eq!(issuer.asked(), 1);
-    assert!(verifier.verify(&Secret::from(key.sign(&claims))).await.is_ok(), "a known one is known");
-    assert_eq!(issuer.asked(), 1);
-}
-
-#[tokio::test]
-async fn a_new_key_is_found_by_one_question_and_a_key_that_was_taken_back_dies() {
-    app::services().await.unwrap();
-    let (old, new) = (Signer::new("RS256", "old").unwrap(), Signer::new("ES256", "new").unwrap());
-    let issuer = Issuer::start(&[&old]).await.unwrap();
-    let claims = json!({"sub": "ben", "exp": now() + 600, "iss": ISSUER, "aud": AUDIENCE});
-    let token = |key: &Signer| Secret::from(key.sign(&claims));
-    let verifier = Verifier::new(&issuer.settings(Pace { again: Duration::ZERO, ..Pace::default() })).unwrap();
-    assert!(verifier.verify(&token(&old)).await.is_ok());
-    issuer.publish(&[&new]);
-    assert!(verifier.verify(&token(&old)).await.is_ok(), "not asked again for a key that is known");
-    assert_eq!(issuer.asked(), 1);
-    assert!(verifier.verify(&token(&new)).await.is_ok());
-    assert_eq!(issuer.asked(), 2);
-    let code = async |token: &Secret| verifier.verify(token).await.err().map(|error| error.code());
-    assert_eq!(code(&token(&old)).await, Some(Code::Unauthenticated), "and the old one is gone");
-
-    // Without an unknown name the document is read again when it is old, while the known keys go on.
-    let pace = Pace { again: Duration::ZERO, fresh: Duration::ZERO, ..Pace::default() };
-    let verifier = Verifier::new(&issuer.settings(pace)).unwrap();
-    assert!(verifier.verify(&token(&new)).await.is_ok());
-    issuer.publish(&[&old]);
-    app::until("a key that was taken back to die", || async { Ok(verifier.verify(&token(&new)).await.is_err()) })
-        .await
-        .unwrap();
-}
-
-#[tokio::test]
-async fn an_issuer_that_is_away_puts_nobody_out_for_a_while_and_lets_nobody_in() {
-    app::services().await.unwrap();
-    let key = Signer::new("EdDSA", "one").unwrap();
-    let claims = json!({"sub": "ben", "exp": now() + 600, "iss": ISSUER, "aud": AUDIENCE});
-    let token = Secret::from(key.sign(&claims));
-    for mood in [Mood::Broken, Mood::Elsewhere, Mood::Endless, Mood::Confused, Mood::Silent] {
-        let issuer = Issuer::start(&[&key]).await.unwrap();
-        issuer.mood(mood);
-        let verifier = Verifier::new(&issuer.settings(Pace::default())).unwrap();
-        let error = verifier.verify(&token).await.unwrap_err();
-        assert_eq!(error.code(), Code::Unavailable, "{mood:?}: it is not the token's fault");
-        assert_eq!((issuer.asked(), issuer.trapped()), (1, 0), "{mood:?}");
-        assert_eq!(verifier.verify(&token).await.unwrap_err().code(), Code::Unavailable);
-        assert_eq!(issuer.asked(), 1, "{mood:?}: not asked again at once");
-    }
-    let issuer = Issuer::start(&[&key]).await.unwrap();
-    let known = Pace { again: Duration::ZERO, fresh: Duration::ZERO, most: Duration::from_secs(3_600) };
-    let (patient, strict) = (issuer.settings(known), issuer.settings(Pace { most: Duration::ZERO, ..known }));
-    let (patient, strict) = (Verifier::new(&patient).unwrap(), Verifier::new(&strict).unwrap());
-    assert!(patient.verify(&token).await.is_ok());
-    issuer.mood(Mood::Broken);
-    for _ in 0..3 {
-        assert!(patient.verify(&token).await.is_ok(), "known keys hold on");
-    }
-    assert_eq!(strict.verify(&token).await.unwrap_err().code(), Code::Unavailable, "but not for ever");
 }

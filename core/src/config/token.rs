@@ -41,15 +41,22 @@ pub struct Published {
 pub struct Pace {
     /// Shortest time between two questions, however many unknown keys are named meanwhile.
     pub again: Duration,
-    /// Age from which the document is read anew: as long lives a key that the issuer took back.
+    /// Age from which the document is read anew, while tokens are checked by what is known.
     pub fresh: Duration,
+    /// Age from which they wait for that: as long lives a key that the issuer took back.
+    pub stale: Duration,
     /// Age up to which keys hold while the issuer is away.
     pub most: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { again: Duration::from_secs(10), fresh: Duration::from_secs(300), most: Duration::from_secs(3_600) }
+        Self {
+            again: Duration::from_secs(10),
+            fresh: Duration::from_secs(300),
+            stale: Duration::from_secs(600),
+            most: Duration::from_secs(3_600),
+        }
     }
 }
 

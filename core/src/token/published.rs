@@ -1,9 +1,9 @@
 //! The keys of an issuer that publishes them, kept and fetched again when that is due.
 //!
 //! Whoever sends tokens with names of keys that nobody knows makes us ask the issuer, all of them together once in
-//! [`Pace::again`] at most. A key that the issuer took back dies when its document is read again, by
-//! [`Pace::fresh`] while there are tokens to check. While the issuer is away the known keys hold for [`Pace::most`];
-//! after that nobody can say who anybody is, which is `unavailable` and not the token's fault.
+//! [`Pace::again`] at most. From [`Pace::fresh`] on the document is read again behind the backs of those who come, and from
+//! [`Pace::stale`] on they wait for it: so long lives a key that the issuer took back. While the issuer is away the known
+//! keys hold for [`Pace::most`]; after that nobody can say who anybody is, which is `unavailable` and not the token's fault.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,11 @@ use std::{
 };
 
 use reqwest::{Client, StatusCode, redirect};
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::{Mutex, OwnedMutexGuard},
+    task::JoinHandle,
+    time::Instant,
+};
 use tracing::{info, warn};
 
 use super::{
@@ -41,7 +45,7 @@ struct Inner {
     pace: Pace,
     known: RwLock<Known>,
     /// One fetch at a time; who comes meanwhile waits for it and looks again.
-    fetching: Mutex<()>,
+    fetching: Arc<Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -56,11 +60,13 @@ struct Known {
 /// What is known of a key.
 enum Found {
     Key(Key),
-    /// Known, but the document should be read again.
-    Old(Key),
+    /// Known, but the document should be read again; nobody needs to wait for that.
+    Due(Key),
+    /// Known by a document that may have changed long ago.
+    Stale(Key),
     /// Not in the document, which was read.
     Absent,
-    /// The document was never read, or is too old to go by.
+    /// The document was never read, is too old to go by, or does not have it and could not be read again.
     NoDocument,
 }
 
@@ -72,7 +78,7 @@ impl Published {
         let client = Client::builder().connect_timeout(CONNECT).timeout(ANSWER).redirect(redirect::Policy::none());
         let client = client.no_proxy().build().map_err(Error::internal)?;
         let (url, pace) = (settings.url.clone(), settings.pace);
-        Ok(Self(Arc::new(Inner { url, client, pace, known: RwLock::default(), fetching: Mutex::new(()) })))
+        Ok(Self(Arc::new(Inner { url, client, pace, known: RwLock::default(), fetching: Arc::default() })))
     }
 
     /// The key with this name.
@@ -83,33 +89,58 @@ impl Published {
     pub(super) async fn key(&self, kid: &str) -> Result<Key> {
         match self.0.find(kid) {
             Found::Key(key) => return Ok(key),
-            Found::Old(key) => {
-                // Nobody waits for what is still good.
-                if self.0.may_ask() {
-                    let inner = Arc::clone(&self.0);
-                    tokio::spawn(async move { inner.ask().await });
+            Found::Due(key) => {
+                if let Ok(alone) = Arc::clone(&self.0.fetching).try_lock_owned() {
+                    self.read_if_due(alone);
                 }
                 return Ok(key);
             }
-            Found::Absent | Found::NoDocument => self.0.ask().await,
+            Found::Stale(_) | Found::Absent | Found::NoDocument => {
+                let alone = Arc::clone(&self.0.fetching).lock_owned().await;
+                if let Some(reading) = self.read_if_due(alone) {
+                    // Should it panic, we know no more than before.
+                    let _ = reading.await;
+                }
+            }
         }
         match self.0.find(kid) {
-            Found::Key(key) | Found::Old(key) => Ok(key),
+            Found::Key(key) | Found::Due(key) | Found::Stale(key) => Ok(key),
             Found::Absent => Err(refused("a key that the issuer does not publish")),
             Found::NoDocument => Err(Error::unavailable("the issuer's keys cannot be read")),
         }
+    }
+
+    /// Reads the document, if that was not tried a moment ago, in a task of its own: whoever made us ask may leave, which
+    /// must neither end the question for those who wait for its answer nor leave it uncounted.
+    fn read_if_due(&self, alone: OwnedMutexGuard<()>) -> Option<JoinHandle<()>> {
+        let inner = Arc::clone(&self.0);
+        inner.may_ask().then(|| {
+            tokio::spawn(async move {
+                inner.read().await;
+                drop(alone);
+            })
+        })
     }
 }
 
 impl Inner {
     fn find(&self, kid: &str) -> Found {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let age = known.read.map(|read| read.elapsed());
-        match (known.keys.get(kid), age) {
-            (Some(key), Some(age)) if age < self.pace.fresh => Found::Key(key.clone()),
-            (Some(key), Some(age)) if age < self.pace.most => Found::Old(key.clone()),
-            (None, Some(age)) if age < self.pace.most => Found::Absent,
-            (_, _) => Found::NoDocument,
+        let Some(age) = known.read.map(|read| read.elapsed()).filter(|age| *age < self.pace.most) else {
+            return Found::NoDocument;
+        };
+        // An issuer that was asked in vain since then is away: nobody waits for it twice, and a key that is not known may be
+        // one that it has begun to use.
+        let away = known.asked > known.read;
+        let Some(key) = known.keys.get(kid).cloned() else {
+            return if away { Found::NoDocument } else { Found::Absent };
+        };
+        if age < self.pace.fresh {
+            Found::Key(key)
+        } else if age < self.pace.stale || away {
+            Found::Due(key)
+        } else {
+            Found::Stale(key)
         }
     }
 
@@ -118,12 +149,7 @@ impl Inner {
         asked.is_none_or(|asked| asked.elapsed() >= self.pace.again)
     }
 
-    /// Reads the document, if that was not tried a moment ago.
-    async fn ask(&self) {
-        let _alone = self.fetching.lock().await;
-        if !self.may_ask() {
-            return;
-        }
+    async fn read(&self) {
         let read = self.fetch().await;
         let now = Instant::now();
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
