@@ -214,6 +214,8 @@ mod tests {
             ("JWT_SECRET", "hunter2"),
             ("LIMIT_TEXT_CHARS", "hunter2"),
             ("LIMIT_TEXT_CHARS", "0"),
+            // Whoever was put out is gone within 30 s, however seldom we ping.
+            ("LIMIT_PING_MS", "30001"),
             ("SECRETS_KEY", "hunter2"),
             ("SECRETS_KEY", "00"),
             ("LIMIT_PING_MS", "30001"),
