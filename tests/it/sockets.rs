@@ -16,6 +16,7 @@ use harness::{
     app::{self, App, until},
     clients::Socket,
     product::QueueKind,
+    services::User,
     wire::Wire,
 };
 use serde_json::json;
@@ -231,10 +232,10 @@ async fn while_redis_is_away_each_hub_counts_its_own() {
 
 #[tokio::test]
 async fn a_silent_redis_keeps_nobody_waiting_and_counts_again_when_it_speaks() {
-    let port = app::services().await.unwrap().redis.port();
-    let wire = Wire::before(([127, 0, 0, 1], port).into()).await.unwrap();
+    let services = app::services().await.unwrap();
+    let wire = Wire::before(([127, 0, 0, 1], services.redis.port()).into()).await.unwrap();
     let limits = Limits { sockets_wait_ms: 100, ..limits(3, 1_000) };
-    let hub = hub(&format!("redis://{}", wire.address), &limits);
+    let hub = hub(&services.redis.entrance.at(wire.address).url(User::Hub), &limits);
     let who = (TenantId::new(), UserId::new());
     let _first = hub.enter(who).await.unwrap();
     wire.hold(true);
@@ -249,9 +250,9 @@ async fn a_silent_redis_keeps_nobody_waiting_and_counts_again_when_it_speaks() {
 
 #[tokio::test]
 async fn thousands_who_come_at_once_wait_for_a_few_round_trips() {
-    let port = app::services().await.unwrap().redis.port();
-    let wire = Wire::before(([127, 0, 0, 1], port).into()).await.unwrap();
-    let hub = hub(&format!("redis://{}", wire.address), &limits(20, 10_000));
+    let services = app::services().await.unwrap();
+    let wire = Wire::before(([127, 0, 0, 1], services.redis.port()).into()).await.unwrap();
+    let hub = hub(&services.redis.entrance.at(wire.address).url(User::Hub), &limits(20, 10_000));
     let tenant = TenantId::new();
     let _first = hub.enter((tenant, UserId::new())).await.unwrap();
     let (trips, begun) = (wire.trips(), Instant::now());

@@ -74,7 +74,6 @@ pub const TRIED: &[&str] = &[
 pub const EXEMPT: &[(&str, &str)] = &[
     ("connect", "opens the pool"),
     ("ping", "asks nothing"),
-    ("recognize", "asks whom one token names, before there is a tenant; the policy shows that one row"),
     ("sweep", "looks at every tenant's open turns by design; its role sees ids and no text"),
     ("not_hinted", "undoes what `sweep` did, for the turns that it returned"),
     ("keep_dead_letter", "what nobody could read has no tenant"),

@@ -155,4 +155,12 @@ pub(super) const BREACHES: &[Breach] = &[
         replace: "grant select (id, tenant_id, conversation_id, seq, created_at, content), delete on web_conversation_messages",
         test: "retention::the_role_that_deletes_can_delete_nothing_but_what_is_due_and_read_no_word",
     },
+    Breach {
+        threat: "-",
+        defence: "a page costs the same in a long conversation, whatever a plan takes it for",
+        file: "core/src/store/messages.rs",
+        find: "t.id = m.id and t.tenant_id = app_tenant() and m.role",
+        replace: "t.id = m.id and t.conversation_id = $1 and m.role",
+        test: "faults::a_page_costs_the_same_in_a_long_conversation",
+    },
 ];

@@ -48,5 +48,14 @@ impl Breach {
 /// All of them, by what they protect.
 #[must_use]
 pub fn all() -> Vec<Breach> {
-    [tokens::BREACHES, standing::BREACHES, walls::BREACHES, edge::BREACHES, secrets::BREACHES, pipes::BREACHES, erasure::BREACHES].concat()
+    [
+        tokens::BREACHES,
+        standing::BREACHES,
+        walls::BREACHES,
+        edge::BREACHES,
+        secrets::BREACHES,
+        pipes::BREACHES,
+        erasure::BREACHES,
+    ]
+    .concat()
 }

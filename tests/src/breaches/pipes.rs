@@ -1,5 +1,38 @@
-//! Redis, Postgres and the queue.
+//! Redis and Postgres: who comes in, and over what.
 
 use super::Breach;
 
-pub(super) const BREACHES: &[Breach] = &[];
+pub(super) const BREACHES: &[Breach] = &[
+    Breach {
+        threat: "T28",
+        defence: "the user hub of Redis may not read a memory",
+        file: "redis.acl",
+        find: "(+unlink %W~*:memory:short:*) (+script",
+        replace: "(+unlink +lrange ~*:memory:short:*) (+script",
+        test: "acl::each_user_of_redis_may_do_to_keys_and_topics_what_it_needs_and_no_more",
+    },
+    Breach {
+        threat: "T28",
+        defence: "the orchestrator may not listen to conversations",
+        file: "redis.acl",
+        find: "-@all +publish &*:webchat:response:* (+script|load +evalsha +lindex",
+        replace: "-@all +subscribe +publish &*:webchat:response:* (+script|load +evalsha +lindex",
+        test: "acl::each_user_of_redis_may_do_to_keys_and_topics_what_it_needs_and_no_more",
+    },
+    Breach {
+        threat: "T28",
+        defence: "no user of Redis commands the server",
+        file: "redis.acl",
+        find: "user dead_letters on #<SHA-256 of the password of dead_letters> resetkeys resetchannels -@all",
+        replace: "user dead_letters on #<SHA-256 of the password of dead_letters> resetkeys resetchannels -@all +config",
+        test: "acl::no_user_of_redis_may_look_around_or_command_the_server",
+    },
+    Breach {
+        threat: "T28",
+        defence: "nobody comes into Redis without a password",
+        file: "redis.acl",
+        find: "user default off resetpass resetkeys resetchannels -@all",
+        replace: "user default on nopass resetkeys resetchannels -@all +ping",
+        test: "acl::nobody_comes_into_redis_without_a_password_or_with_anothers",
+    },
+];

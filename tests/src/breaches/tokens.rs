@@ -7,8 +7,8 @@ pub(super) const BREACHES: &[Breach] = &[
         threat: "T2",
         defence: "an outside issuer's subject is never taken for a portal user's id",
         file: "core/src/token/checks.rs",
-        find: "match self.subjects {",
-        replace: "match if sub.parse::<crate::ids::UserId>().is_ok() { Subjects::Users } else { self.subjects } {",
+        find: "let subject = Subject::Outside(Box::new(Outside { issuer: iss, subject: sub }));",
+        replace: "let subject = match sub.parse() { Ok(user) => Subject::User(user), Err(_) => Subject::Outside(Box::new(Outside { issuer: iss, subject: sub })) };",
         test: "tokens::every_bad_token_of_an_issuer_is_refused_on_both_edges",
     },
     Breach {
@@ -31,8 +31,8 @@ pub(super) const BREACHES: &[Breach] = &[
         threat: "T3",
         defence: "no token holds for longer than a year",
         file: "core/src/token/checks.rs",
-        find: "if exp > most {",
-        replace: "if exp > most && sub.is_empty() {",
+        find: ".filter(|_| exp <= most)",
+        replace: ".filter(|_| exp <= most || most > 0)",
         test: "tokens::every_bad_token_of_the_portal_is_refused_on_both_edges",
     },
     Breach {
@@ -71,8 +71,8 @@ pub(super) const BREACHES: &[Breach] = &[
         threat: "T4",
         defence: "known keys do not hold for ever while the issuer is away",
         file: "core/src/token/published.rs",
-        find: "(Some(key), Some(age)) if age < self.pace.most =>",
-        replace: "(Some(key), Some(age)) if age < Duration::MAX =>",
+        find: ".filter(|age| *age < self.pace.most)",
+        replace: ".filter(|age| *age < self.pace.most.max(Duration::from_secs(86_400)))",
         test: "tokens::an_issuer_that_is_away_puts_nobody_out_for_a_while_and_lets_nobody_in",
     },
     Breach {
