@@ -40,5 +40,7 @@ pub mod queue;
 pub mod sealed;
 #[cfg(feature = "store")]
 pub mod store;
+#[cfg(feature = "tls")]
+mod tls;
 
 pub use error::{Code, Error, Kind, Result};

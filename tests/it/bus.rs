@@ -44,7 +44,7 @@ async fn connected(redis: &Redis) -> Subscriber<i32> {
 }
 
 async fn shared_redis() -> Redis {
-    Redis { url: Secret::from(app::services().await.unwrap().redis.entrance.url(User::Hub)) }
+    Redis::at(Secret::from(app::services().await.unwrap().redis.entrance.url(User::Hub)))
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn what_is_published_after_the_confirmation_is_heard_by_every_listener() {
 async fn a_subscription_waits_for_its_confirmation_and_tells_a_gap_when_that_is_late() {
     let own = app::services().await.unwrap();
     let wire = Wire::before(([127, 0, 0, 1], own.redis.port()).into()).await.unwrap();
-    let subscriber = connected(&Redis { url: Secret::from(own.redis.entrance.at(wire.address).url(User::Hub)) }).await;
+    let subscriber = connected(&Redis::at(Secret::from(own.redis.entrance.at(wire.address).url(User::Hub)))).await;
     drop(subscriber.subscribe(topic(), PATIENCE).await);
     wire.hold(true);
     let waits = timeout(Duration::from_millis(300), subscriber.subscribe(topic(), PATIENCE)).await;

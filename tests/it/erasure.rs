@@ -53,14 +53,14 @@ async fn admin(app: &App, redis_url: &str, arguments: &[&str]) -> Output {
 /// The same in this process, while the test watches.
 async fn erased(app: &App, whom: Whom, meant: &str) {
     let mut owner = Owner::connect(&Secret::from(app.owner_url.clone())).await.unwrap();
-    let redis = Publisher::new(&Redis { url: Secret::from(app.setting.redis.url(User::Admin)) }).unwrap();
+    let redis = Publisher::new(&Redis::at(Secret::from(app.setting.redis.url(User::Admin)))).unwrap();
     erase(&mut owner, &redis, whom, meant, &hurried(), Vec::new()).await.unwrap();
     owner.close().await.unwrap();
 }
 
 /// A publisher that may write every key.
 fn unbound(app: &App) -> Publisher {
-    Publisher::new(&Redis { url: Secret::from(app.setting.redis.url(User::Harness)) }).unwrap()
+    Publisher::new(&Redis::at(Secret::from(app.setting.redis.url(User::Harness)))).unwrap()
 }
 
 /// The names in Redis that match, and whether each expires by itself.

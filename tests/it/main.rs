@@ -47,6 +47,7 @@ mod stage;
 mod storm;
 mod streaming;
 mod swaps;
+mod tls;
 mod tokens;
 mod tools;
 mod turns;

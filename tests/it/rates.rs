@@ -214,7 +214,7 @@ async fn while_redis_is_away_each_process_keeps_a_bucket_of_its_own() {
 async fn the_loosest_limit_is_kept_in_redis_too() {
     let redis = &app::services().await.unwrap().redis;
     let wire = Wire::before(([127, 0, 0, 1], redis.port()).into()).await.unwrap();
-    let redis = config::Redis { url: Secret::from(redis.entrance.at(wire.address).url(User::Conversations)) };
+    let redis = config::Redis::at(Secret::from(redis.entrance.at(wire.address).url(User::Conversations)));
     let buckets = Buckets::new(&Publisher::new(&redis).unwrap(), &limits(1_000_000_000, 1_000_000_000));
     let (tenant, user) = (TenantId::new(), UserId::new());
     buckets.take(tenant, user).await.unwrap();

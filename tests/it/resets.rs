@@ -80,7 +80,7 @@ async fn a_reset_between_two_reads_is_told_before_what_is_said_after_it() {
     timeout(PATIENCE, scene.wire.trap(CATCHES_UP, Moment::Before)).await.unwrap().unwrap();
     scene.reset().await;
     let (topic, frame) = scene.say("after").await;
-    let redis = Redis { url: Secret::from(scene.app.setting.redis.url(User::Conversations)) };
+    let redis = Redis::at(Secret::from(scene.app.setting.redis.url(User::Conversations)));
     Publisher::new(&redis).unwrap().publish(&topic, &frame).await.unwrap();
     scene.wire.hold(false);
 

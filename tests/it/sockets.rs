@@ -35,7 +35,7 @@ struct Hub {
 }
 
 fn hub(url: &str, limits: &Limits) -> Hub {
-    let publisher = Publisher::new(&config::Redis { url: Secret::from(url.to_owned()) }).unwrap();
+    let publisher = Publisher::new(&config::Redis::at(Secret::from(url.to_owned()))).unwrap();
     let stop = CancellationToken::new();
     let (sockets, task) = Sockets::start(&publisher, limits, stop.clone());
     Hub { sockets, task, stop }

@@ -127,7 +127,7 @@ impl Product {
         let stop = CancellationToken::new();
         let database =
             config::Database { url: Secret::from(setting.database_url.clone()), pool_size: setting.pool_size };
-        let redis = |user| config::Redis { url: Secret::from(setting.redis.url(user)) };
+        let redis = |user| setting.redis.settings(user);
         let publisher = |user| Publisher::new(&redis(user));
         let (queue, source): (Arc<dyn Queue>, pump::Source) = match &setting.queue {
             QueueKind::Local(mischief) => {

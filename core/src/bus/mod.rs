@@ -16,11 +16,12 @@ mod subscriber;
 
 use std::time::Duration;
 
-use redis::{Client, IntoConnectionInfo, ProtocolVersion};
+use redis::{Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
 
 use crate::{
     config,
     error::{Error, Result},
+    tls::authorities,
 };
 
 pub use bucket::Buckets;
@@ -43,5 +44,16 @@ fn client(settings: &config::Redis, protocol: ProtocolVersion) -> Result<Client>
     let info = info.map_err(|_| Error::internal("REDIS_URL is not a Redis URL"))?;
     // What it would say of itself is a command more that `redis.acl` had to allow.
     let redis = info.redis_settings().clone().set_protocol(protocol).set_skip_set_lib_name();
-    Client::open(info.set_redis_settings(redis)).map_err(Error::internal)
+    let info = info.set_redis_settings(redis);
+    let ConnectionAddr::TcpTls { insecure, .. } = info.addr() else {
+        if settings.ca_file.is_some() {
+            return Err(Error::internal("REDIS_CA_FILE needs a REDIS_URL that begins with rediss://"));
+        }
+        return Client::open(info).map_err(Error::internal);
+    };
+    if *insecure {
+        return Err(Error::internal("REDIS_URL asks for TLS with whoever answers, which is refused"));
+    }
+    let root_cert = settings.ca_file.as_deref().map(|path| authorities("REDIS_CA_FILE", path)).transpose()?;
+    Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert }).map_err(Error::internal)
 }

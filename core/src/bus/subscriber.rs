@@ -262,7 +262,7 @@ impl<T: Send + Sync + 'static> Owner<T> {
                 }
                 Err(error) => {
                     self.shared.connected.store(false, Ordering::SeqCst);
-                    warn!(%error, attempt, "subscriber cannot connect");
+                    warn!(%error, attempt, "subscriber cannot connect to what REDIS_URL names");
                 }
             }
             // Full jitter, so that hubs do not come back in step: 0 to 50 ms, doubling up to 2 s.

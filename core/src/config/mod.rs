@@ -111,16 +111,24 @@ impl Database {
 /// Where hints of news are published.
 #[derive(Clone)]
 pub struct Redis {
-    /// `redis://…`; may hold a password.
+    /// `rediss://…`, or `redis://…` for plain TCP; may hold a password.
     pub url: Secret,
+    /// The file of the authorities to trust instead of the machine's own.
+    pub ca_file: Option<String>,
 }
 
 impl Redis {
-    /// Reads `REDIS_URL`.
+    /// What is at this URL, and trusted if this machine does.
+    #[must_use]
+    pub fn at(url: impl Into<Secret>) -> Self {
+        Self { url: url.into(), ca_file: None }
+    }
+
+    /// Reads `REDIS_URL` and `REDIS_CA_FILE`.
     pub fn read(env: &mut Env<'_>) -> Self {
         let url = env.required("REDIS_URL");
         env.refuse_placeholder_password("REDIS_URL", &url);
-        Self { url: url.into() }
+        Self { url: url.into(), ca_file: env.optional("REDIS_CA_FILE") }
     }
 }
 

@@ -34,17 +34,18 @@ mod script;
 pub mod search;
 pub mod spend;
 pub mod sweep;
+mod tls;
 pub mod turns;
 
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
-use tokio_postgres::{NoTls, Row};
+use tokio_postgres::Row;
 use tracing::warn;
 
 use crate::{
     config,
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     ids::{TenantId, UserId},
 };
 use script::Step;
@@ -94,10 +95,10 @@ impl Store {
     ///
     /// # Errors
     /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Postgres cannot be reached;
-    /// [`Kind::Internal`](crate::Kind::Internal) if the URL is malformed, or the role could bypass row-level security.
+    /// [`Kind::Internal`](crate::Kind::Internal) if the URL is malformed or asks for less
+    /// than `sslmode=verify-full` of another machine, or the role could bypass row-level security.
     pub async fn connect(settings: &config::Database) -> Result<Self> {
-        let mut target: tokio_postgres::Config =
-            settings.url.expose().parse().map_err(|_| Error::internal("DATABASE_URL is not a Postgres URL"))?;
+        let (mut target, tls) = tls::target(&settings.url)?;
         target.connect_timeout(CONNECTION_TIMEOUT);
         // A server that is gone without a word is noticed in seconds, not in the system's quarter of an hour.
         target.tcp_user_timeout(ANSWER_TIMEOUT);
@@ -106,7 +107,7 @@ impl Store {
         target.keepalives_retries(2);
         target.application_name("konstruct-chat");
         // Recycling may stay cheap: no script leaves anything behind on its connection.
-        let manager = Manager::from_config(target, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let manager = Manager::from_config(target, tls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager)
             .max_size(settings.pool_size)
             .timeouts(Timeouts {
@@ -118,7 +119,7 @@ impl Store {
             .build()
             .map_err(Error::internal)?;
         let store = Self { pool };
-        store.refuse_a_role_that_could_bypass_policies().await?;
+        store.refuse_a_role_that_could_bypass_policies().await.map_err(named)?;
         Ok(store)
     }
 
@@ -182,6 +183,20 @@ pub fn unpatched(version: i32) -> Option<&'static str> {
         18.. => return None,
     };
     (minor < first).then_some(name)
+}
+
+/// Says which setting it is that leads nowhere. What the library says of a connection holds no password.
+fn named(error: Error) -> Error {
+    match error.kind() {
+        Kind::Unavailable => Error::unavailable(format!("DATABASE_URL: {error:?}")),
+        Kind::Unauthenticated
+        | Kind::Forbidden
+        | Kind::NotFound
+        | Kind::Invalid
+        | Kind::Conflict
+        | Kind::Busy
+        | Kind::Internal => error,
+    }
 }
 
 /// Reads a column by name.

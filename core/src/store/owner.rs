@@ -1,8 +1,9 @@
 //! The owner's connection: for what a command does with the whole database, never for a service.
 
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
+use super::{named, tls};
 use crate::{
     config::Secret,
     error::{Error, Result},
@@ -21,7 +22,8 @@ impl Owner {
     /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Postgres cannot be reached;
     /// [`Kind::Internal`](crate::Kind::Internal) for a role without BYPASSRLS.
     pub async fn connect(url: &Secret) -> Result<Self> {
-        let (client, connection) = tokio_postgres::connect(url.expose(), NoTls).await.map_err(Error::unavailable)?;
+        let (target, tls) = tls::target(url)?;
+        let (client, connection) = target.connect(tls).await.map_err(|error| named(Error::unavailable(error)))?;
         let owner = Self { client, connection: tokio::spawn(connection) };
         owner.refuse_a_role_that_policies_hold().await?;
         Ok(owner)

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use aws_lc_rs::digest::{SHA256, digest};
+use chat_core::config::{self, Secret};
 use redis::InfoDict;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
@@ -77,19 +78,34 @@ pub struct Entrance {
     pub address: String,
     /// What the passwords are made of.
     secret: String,
+    /// Whom to trust, where the connection is protected.
+    ca_file: Option<String>,
 }
 
 impl Entrance {
     /// The URL of a user.
     #[must_use]
     pub fn url(&self, user: User) -> String {
-        format!("redis://{}:{}@{}", user.name(), self.password(user), self.address)
+        let scheme = if self.ca_file.is_some() { "rediss" } else { "redis" };
+        format!("{scheme}://{}:{}@{}", user.name(), self.password(user), self.address)
     }
 
     /// The same users and passwords elsewhere: at a proxy, or where nobody is.
     #[must_use]
     pub fn at(&self, address: impl Display) -> Self {
-        Self { address: address.to_string(), secret: self.secret.clone() }
+        Self { address: address.to_string(), ..self.clone() }
+    }
+
+    /// The same users and passwords by TLS, with whom the authorities of a file speak for.
+    #[must_use]
+    pub fn protected(&self, address: impl Display, ca_file: &Path) -> Self {
+        Self { ca_file: Some(ca_file.display().to_string()), ..self.at(address) }
+    }
+
+    /// The settings of a user.
+    #[must_use]
+    pub fn settings(&self, user: User) -> config::Redis {
+        config::Redis { url: Secret::from(self.url(user)), ca_file: self.ca_file.clone() }
     }
 
     fn password(&self, user: User) -> String {
@@ -129,7 +145,8 @@ impl Redis {
         let found = found_or_installed(site, program, "redis-tools", ADVICE).await?;
         let folder = site.subfolder("redis", None)?;
         let program = as_server(found, &folder)?;
-        let entrance = |port: u16| Entrance { address: format!("127.0.0.1:{port}"), secret: secret.clone() };
+        let entrance =
+            |port: u16| Entrance { address: format!("127.0.0.1:{port}"), secret: secret.clone(), ca_file: None };
         let acl = folder.join("redis.acl");
         std::fs::write(&acl, entrance(0).acl()).with_context(|| format!("could not write {}", acl.display()))?;
         let command = |port: u16| {
