@@ -35,4 +35,28 @@ pub(super) const BREACHES: &[Breach] = &[
         replace: "user default on nopass resetkeys resetchannels -@all +ping",
         test: "acl::nobody_comes_into_redis_without_a_password_or_with_anothers",
     },
+    Breach {
+        threat: "T28",
+        defence: "TLS to Redis without verification is refused",
+        file: "core/src/bus/mod.rs",
+        find: "if *insecure {",
+        replace: "if *insecure && settings.url.expose().is_empty() {",
+        test: "tls::a_redis_url_that_would_believe_anybody_is_refused_by_its_name",
+    },
+    Breach {
+        threat: "T28",
+        defence: "TLS to Postgres is demanded, not merely offered",
+        file: "core/src/store/tls.rs",
+        find: "SslMode::Require } else",
+        replace: "SslMode::Prefer } else",
+        test: "tls::a_server_without_tls_is_refused_where_it_is_demanded",
+    },
+    Breach {
+        threat: "T28",
+        defence: "plain TCP to another machine is explicit",
+        file: "core/src/store/tls.rs",
+        find: "None if is_this_machine(&config) => None",
+        replace: "None if is_this_machine(&config) || mode.is_none() => None",
+        test: "chat-core:store::tls::tests::to_another_machine_the_url_says_how_and_nothing_less_than_verify_full_passes_for_tls",
+    },
 ];

@@ -107,12 +107,4 @@ pub(super) const BREACHES: &[Breach] = &[
         replace: "",
         test: "house::every_member_lives_under_the_lints_that_forbid_unsafe_code",
     },
-    Breach {
-        threat: "T18",
-        defence: "a token's signature is looked at, whatever its header and claims are",
-        file: "core/src/token/checks.rs",
-        find: "validation.leeway = LEEWAY_SECONDS;",
-        replace: "validation.leeway = LEEWAY_SECONDS;\n    validation.insecure_disable_signature_validation();",
-        test: "harness:fuzz::shake::tests::what_holds_of_every_input_holds_however_it_is_shaken",
-    },
 ];
