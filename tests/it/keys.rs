@@ -94,7 +94,7 @@ async fn an_issuer_that_is_away_puts_nobody_out_for_a_while_and_lets_nobody_in()
     app::services().await.unwrap();
     let key = Signer::new("EdDSA", "one").unwrap();
     let token = Secret::from(key.sign(&claims()));
-    for mood in [Mood::Broken, Mood::Elsewhere, Mood::Endless, Mood::Confused, Mood::Silent] {
+    for mood in [Mood::Broken, Mood::Elsewhere, Mood::Endless, Mood::Large, Mood::Confused, Mood::Silent] {
         let issuer = Issuer::start(&[&key]).await.unwrap();
         issuer.mood(mood);
         let verifier = Verifier::new(&issuer.settings(Pace::default())).unwrap();

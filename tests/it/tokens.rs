@@ -91,6 +91,7 @@ fn faults(header: &Value, claims: &Value, trap: &str) -> Vec<(&'static str, Stri
         ("no audience", h.clone(), claim("aud", Value::Null), false),
         ("claims no object", h.clone(), "[]".to_owned(), false),
         ("claims no JSON", h.clone(), "{".to_owned(), false),
+        ("longer than a token may be", h.clone(), claim("more", json!("a".repeat(MAX_TOKEN_BYTES))), false),
         ("claims without end", h.clone(), "[".repeat(4_000), false),
     ];
     // A key that the token brings along, or says where to find, is never looked at; nor does it make a bad token good.

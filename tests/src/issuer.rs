@@ -48,6 +48,8 @@ pub enum Mood {
     Elsewhere,
     /// Answers without end.
     Endless,
+    /// Answers with its keys and half a megabyte of nothing.
+    Large,
     /// Answers with something else.
     Confused,
 }
@@ -258,6 +260,7 @@ async fn keys_of(State(shared): State<Arc<Shared>>) -> Response {
             let start = futures::stream::iter([Ok(document.into_bytes())]);
             Body::from_stream(futures::StreamExt::chain(start, padding)).into_response()
         }
+        Mood::Large => format!("{}{}", shared.document(), " ".repeat(512 * 1024)).into_response(),
         Mood::Confused => "<html>".into_response(),
     }
 }
