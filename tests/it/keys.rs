@@ -109,6 +109,7 @@ async fn an_issuer_that_is_away_puts_nobody_out_for_a_while_and_lets_nobody_in()
     let (patient, strict) = (issuer.settings(known), issuer.settings(Pace { most: Duration::ZERO, ..known }));
     let (patient, strict) = (Verifier::new(&patient).unwrap(), Verifier::new(&strict).unwrap());
     assert!(patient.verify(&token).await.is_ok());
+    assert_eq!(code(&strict, &token).await, Some(Code::Unavailable), "read, and too old at once");
     issuer.mood(Mood::Broken);
     for _ in 0..3 {
         assert!(patient.verify(&token).await.is_ok(), "known keys hold on");
