@@ -94,8 +94,8 @@ impl Store {
     /// Connects, and makes sure that policies hold for us.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Postgres cannot be reached;
-    /// [`Kind::Internal`](crate::Kind::Internal) if the URL is malformed or asks for less
+    /// [`Kind::Unavailable`] if Postgres cannot be reached;
+    /// [`Kind::Internal`] if the URL is malformed or asks for less
     /// than `sslmode=verify-full` of another machine, or the role could bypass row-level security.
     pub async fn connect(settings: &config::Database) -> Result<Self> {
         let (mut target, tls) = tls::target(&settings.url)?;
@@ -131,7 +131,7 @@ impl Store {
     /// Answers if Postgres does.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if it does not.
+    /// [`Kind::Unavailable`] if it does not.
     pub async fn ping(&self) -> Result<()> {
         let conn = self.conn().await?;
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, conn.batch_execute("")).await;
