@@ -59,7 +59,7 @@ fn main() -> Result<ExitCode> {
             breach.test
         );
     }
-    println!("{} of {} defences are missed by their test when they are out", breaches.len() - unseen, breaches.len());
+    println!("of {1} defences {0} were seen to be out", breaches.len() - unseen, breaches.len());
     Ok(if unseen == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

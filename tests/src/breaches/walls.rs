@@ -136,7 +136,7 @@ pub(super) const BREACHES: &[Breach] = &[
         defence: "the words that an agent remembers are kept by tenant, agent and person",
         file: "core/src/keys.rs",
         find: "Key(format!(\"{tenant}:memory:short:{agent}:{user}\"))",
-        replace: "Key(format!(\"{}:memory:short\", if agent.to_string() == user.to_string() { tenant.to_string() } else { String::new() }))",
+        replace: "Key(format!(\"{}:memory:short:all\", if agent.to_string() == user.to_string() { tenant.to_string() } else { String::new() }))",
         test: "storm::whatever_is_cut_off_nobody_gets_what_is_anothers",
     },
 ];
