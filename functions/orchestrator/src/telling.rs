@@ -8,6 +8,7 @@ use chat_core::{
     event::ServerFrame,
     keys::webchat_response_key,
 };
+use futures::future::{BoxFuture, FutureExt, Shared};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
@@ -22,14 +23,18 @@ const LAST_WORDS: Duration = Duration::from_millis(250);
 /// Pause after Redis did not take what it was told.
 const AGAIN_AFTER: Duration = Duration::from_millis(250);
 
+/// A tool that is being told of, if any. It outlives whoever polls it: a command whose sender is gone is not sent.
+#[derive(Default)]
+pub struct Pending(Option<Shared<BoxFuture<'static, ()>>>);
+
 impl Orchestrator {
     /// Tells what comes to be written, for as long as it is polled: the first words at once, the next ones collected for
-    /// a moment each time. Says in `told` how far it is.
-    pub async fn tell(&self, place: Place, draft: &Draft, told: &mut Told) -> Infallible {
+    /// a moment each time. Says in `told` and `pending` how far it is.
+    pub async fn tell(&self, place: Place, draft: &Draft, told: &mut Told, pending: &mut Pending) -> Infallible {
         loop {
             draft.more().await;
             loop {
-                self.tell_tools(place, draft).await;
+                self.tell_tools(place, draft, pending).await;
                 let Some(untold) = draft.since(*told) else { break };
                 let pause = match self.append(place, untold, told).await {
                     Ok(()) => self.times.delta,
@@ -44,9 +49,9 @@ impl Orchestrator {
     }
 
     /// Tells what is left, if some of it was told before: a reply that was never begun comes as a whole.
-    pub async fn tell_rest(&self, place: Place, draft: &Draft, mut told: Told) {
+    pub async fn tell_rest(&self, place: Place, draft: &Draft, mut told: Told, mut pending: Pending) {
         let rest = async {
-            self.tell_tools(place, draft).await;
+            self.tell_tools(place, draft, &mut pending).await;
             while told != Told::default()
                 && let Some(untold) = draft.since(told)
             {
@@ -59,13 +64,23 @@ impl Orchestrator {
         }
     }
 
-    async fn tell_tools(&self, place: Place, draft: &Draft) {
-        while let Some((name, state)) = draft.next_tool() {
+    /// Cut off, it goes on where it was with the same `pending`.
+    async fn tell_tools(&self, place: Place, draft: &Draft, pending: &mut Pending) {
+        loop {
+            if let Some(telling) = &pending.0 {
+                telling.clone().await;
+                pending.0 = None;
+            }
+            let Some((name, state)) = draft.next_tool() else { return };
             let frame = ServerFrame::Tool { turn_id: place.turn, name, state };
             let topic = webchat_response_key(place.tenant, place.conversation);
-            if let Err(error) = self.publisher.publish(&topic, &frame).await {
-                debug!(?error, "a tool was not told of");
-            }
+            let publisher = self.publisher.clone();
+            let telling = async move {
+                if let Err(error) = publisher.publish(&topic, &frame).await {
+                    debug!(?error, "a tool was not told of");
+                }
+            };
+            pending.0 = Some(telling.boxed().shared());
         }
     }
 

@@ -25,6 +25,7 @@ use crate::{
     model::Prompt,
     routes::web,
     spend::Account,
+    telling::Pending,
     tools::Toolbox,
 };
 
@@ -50,6 +51,8 @@ struct Run {
     draft: Draft,
     /// How many of them the sockets were told.
     told: Told,
+    /// The tool that they are being told of.
+    pending: Pending,
     /// The place of the oldest message in the prompt.
     oldest: Option<i64>,
 }
@@ -68,7 +71,14 @@ impl Run {
     fn of(claim: &Claim, account: Account) -> Self {
         // A little before the row itself says so, so that the end is told and not found.
         let until = Instant::now() + claim.left.mul_f64(0.98);
-        Self { until, account, draft: Draft::default(), told: Told::default(), oldest: None }
+        Self {
+            until,
+            account,
+            draft: Draft::default(),
+            told: Told::default(),
+            pending: Pending::default(),
+            oldest: None,
+        }
     }
 }
 
@@ -90,7 +100,7 @@ impl Orchestrator {
             let mut run = Run::of(&claim, Account::of(&self.store, &claim));
             let outcome = self.outcome(&claim, &mut run).await?;
             let steps_back = matches!(outcome, Outcome::StepBack(_));
-            let closed = self.close(&claim, outcome, &run).await?;
+            let closed = self.close(&claim, outcome, &mut run).await?;
             info!(duration_ms = begun.elapsed().as_millis(), "turn is over");
             self.hint(closed.next).await;
             self.tidy(&claim, &run, closed.reply).await;
@@ -142,12 +152,12 @@ impl Orchestrator {
                 Unwanted::Stopped => Outcome::Reply(Completion::Stopped),
                 Unwanted::Lost => Outcome::Lost,
             }),
-            never = self.tell(place(claim), &run.draft, &mut run.told) => match never {},
+            never = self.tell(place(claim), &run.draft, &mut run.told, &mut run.pending) => match never {},
         }
     }
 
     /// Stores what came out, if the turn is still ours, and tells the sockets.
-    async fn close(&self, claim: &Claim, outcome: Outcome, run: &Run) -> Result<Closed> {
+    async fn close(&self, claim: &Claim, outcome: Outcome, run: &mut Run) -> Result<Closed> {
         match outcome {
             Outcome::Reply(how) => {
                 let text = run.draft.text();
@@ -155,9 +165,10 @@ impl Orchestrator {
                     let end = if how == Completion::Stopped { End::Stopped } else { End::Failed(Code::ModelFailed) };
                     return self.end(claim, run, end).await;
                 }
+                let pending = std::mem::take(&mut run.pending);
                 let (finished, ()) = tokio::join!(
                     self.finish(claim, run, &text, how),
-                    self.tell_rest(place(claim), &run.draft, run.told)
+                    self.tell_rest(place(claim), &run.draft, run.told, pending)
                 );
                 let (reply, next) = finished?;
                 match &reply {
