@@ -7,7 +7,7 @@ use chat_core::{
     ids::{AgentId, ClientMessageId, ConversationId, TenantId, TurnId, UserId},
 };
 use harness::{
-    app::App,
+    app::{App, until},
     clients::{Answer, Rest},
     demo::User,
 };
@@ -165,8 +165,14 @@ impl Cast {
         Self { app, owner, talks, absent: ConversationId::new(), gus }
     }
 
-    /// Makes all conversations what the table says they are, whatever was done to them.
+    /// Makes all conversations what the table says they are, whatever was done to them, once that is over.
     pub(super) async fn restore(&self) {
+        until("every turn to end", || async {
+            let open = "select count(*) from turns where state in ('queued', 'running')";
+            Ok(self.owner.query_one(open, &[]).await?.get::<_, i64>(0) == 0)
+        })
+        .await
+        .unwrap();
         let waiting: Vec<ConversationId> =
             self.talks.iter().filter(|talk| talk.owner.starts_with("eva")).map(|talk| talk.id).collect();
         let restore = "update web_conversations set taken_by = null, taken_at = null, escalated_by = null,

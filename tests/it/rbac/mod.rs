@@ -183,10 +183,20 @@ async fn on_a_socket(cast: &Cast, caller: Caller, target: Target, first: bool, k
             "stop" => "turn",
             _ => "ready",
         };
-        said = socket.farewell_or_frame().await.unwrap();
+        // The reply to what was said before this may still be on its way.
+        said = loop {
+            let said = socket.farewell_or_frame().await.unwrap();
+            if !matches!(&said, Farewell::Frame(frame) if frame["type"] == "response") {
+                break said;
+            }
+        };
         // In a person's stead nobody types.
         if kind == "message" && matches!(&said, Farewell::Frame(frame) if frame["type"] == "accepted") {
             answered = "accepted";
+        }
+        if kind == "message" && matches!(&said, Farewell::Frame(frame) if frame["type"] == answered) {
+            // Whoever comes next shall not hear of this one.
+            socket.until(if answered == "typing" { "response" } else { "turn" }).await.unwrap();
         }
     }
     let letter = match &said {
