@@ -32,6 +32,15 @@ pub struct Conversation {
     pub epoch: i32,
     /// The `seq` of its newest message ever; 0 while there was none.
     pub last_seq: i64,
+    /// What it is about, in its owner's words or its agent's; `null` while nobody has said so.
+    pub title: Option<String>,
+    /// When its owner put it away; `null` while it is in sight.
+    pub archived_at: Option<Timestamp>,
+    /// Up to which `seq` its owner has read.
+    pub read_seq: i64,
+    /// Replies that its owner has not read, counted up to 100; absent in somebody else's conversation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<i64>,
     /// Why a person answers, and who; absent while the agent does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub escalation: Option<Escalation>,
@@ -97,6 +106,9 @@ pub struct Message {
     /// What became of it; on user messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turn: Option<Turn>,
+    /// What the conversation's owner thinks of it; on replies that they have rated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feedback: Option<Feedback>,
 }
 
 impl Message {
@@ -128,6 +140,17 @@ pub struct Turn {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<Code>,
+}
+
+/// What somebody thinks of a reply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Feedback {
+    /// Whether it was of use.
+    pub rating: Rating,
+    /// Why, in their words; `null` if they did not say.
+    pub comment: Option<String>,
+    /// When they said so.
+    pub rated_at: Timestamp,
 }
 
 macro_rules! words {
@@ -175,6 +198,16 @@ words! {
         Agent = "agent"
         /// A person.
         Escalated = "escalated"
+    }
+}
+
+words! {
+    /// Whether a reply was of use.
+    Rating {
+        /// A thumb up.
+        Up = "up"
+        /// A thumb down.
+        Down = "down"
     }
 }
 

@@ -21,6 +21,8 @@ pub enum ClientFrame {
     Message(Said),
     /// Ends a turn that is still open.
     Stop(Stop),
+    /// Says how far the conversation's owner has read.
+    Read(Read),
     /// Any other `type`.
     Unknown,
 }
@@ -37,6 +39,7 @@ pub const CLIENT_FRAMES: &[FrameType] = &[
     FrameType { name: "auth", read: |text| serde_json::from_str(text).map(ClientFrame::Auth) },
     FrameType { name: "message", read: |text| serde_json::from_str(text).map(ClientFrame::Message) },
     FrameType { name: "stop", read: |text| serde_json::from_str(text).map(ClientFrame::Stop) },
+    FrameType { name: "read", read: |text| serde_json::from_str(text).map(ClientFrame::Read) },
 ];
 
 impl ClientFrame {
@@ -74,6 +77,13 @@ pub struct Said {
 pub struct Stop {
     /// This one.
     pub turn_id: TurnId,
+}
+
+/// How far the conversation's owner has read.
+#[derive(Debug, Deserialize)]
+pub struct Read {
+    /// Up to this `seq`. The newest mark counts; it never goes back.
+    pub seq: i64,
 }
 
 /// Who the client says it is, and where it was.
@@ -123,6 +133,9 @@ pub enum ServerFrame {
         expires_at: Timestamp,
         /// Who answers.
         status: Status,
+        /// Up to which `seq` the conversation's owner has read.
+        #[serde(default)]
+        read_seq: i64,
     },
     /// Somebody is writing.
     Typing {
@@ -212,6 +225,22 @@ pub enum ServerFrame {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         by: Option<UserId>,
     },
+    /// The conversation's owner has read on, here or elsewhere.
+    Read {
+        /// The conversation.
+        conversation_id: ConversationId,
+        /// Up to which `seq`.
+        seq: i64,
+    },
+    /// What the conversation is called has changed, or whether its owner wants to see it.
+    Conversation {
+        /// The conversation.
+        conversation_id: ConversationId,
+        /// What it is about; `null` while nobody has said so.
+        title: Option<String>,
+        /// Whether its owner has put it away.
+        archived: bool,
+    },
     /// A failed turn, a bad frame, a limit.
     Error {
         /// One of the closed list.
@@ -253,6 +282,8 @@ impl ServerFrame {
         match self {
             Self::Ready { conversation_id, .. }
             | Self::Typing { conversation_id, .. }
+            | Self::Read { conversation_id, .. }
+            | Self::Conversation { conversation_id, .. }
             | Self::Response { conversation_id, .. } => Some(*conversation_id),
             Self::Accepted { .. }
             | Self::Message { .. }
@@ -278,6 +309,8 @@ impl ServerFrame {
             | Self::Delta { .. }
             | Self::Tool { .. }
             | Self::Status { .. }
+            | Self::Read { .. }
+            | Self::Conversation { .. }
             | Self::Error { .. }
             | Self::Reset { .. }
             | Self::Reconnect { .. } => None,

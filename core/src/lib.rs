@@ -18,6 +18,7 @@ pub mod ids;
 pub mod job;
 pub mod keys;
 pub mod message;
+pub mod portal;
 pub mod sabotage;
 pub mod secret;
 pub mod text;

@@ -48,6 +48,40 @@ impl Text {
     }
 }
 
+/// Longest title, in Unicode code points.
+pub const TITLE_CHARS: usize = 200;
+
+/// What a conversation is called: one line, not blank, and without what [`Text`] refuses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Title(String);
+
+impl Title {
+    /// Takes a title in, without the blanks around it.
+    ///
+    /// # Errors
+    /// [`Code::Invalid`] for what is no such line, naming `title`.
+    pub fn parse(text: &str) -> Result<Self> {
+        let text = text.trim();
+        if text.is_empty() || text.chars().count() > TITLE_CHARS {
+            return Err(Error::field("title", format!("must have 1 to {TITLE_CHARS} characters")));
+        }
+        if let Some(bad) = text.chars().find(|c| refused(*c) || matches!(c, '\n' | '\t')) {
+            return Err(Error::field(
+                "title",
+                format!("must be one line; it has the character U+{:04X}", u32::from(bad)),
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The title itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// What a model said, as every part of the house can carry it: without the characters that Postgres refuses.
 #[must_use]
 pub fn carried(reply: &str) -> String {
@@ -72,6 +106,15 @@ mod tests {
         for bad in ["a\0b", "\u{1b}[2J", "a\u{fffe}", "\u{ffff}", "\u{85}", "a\r\n", "", " \n\t"] {
             assert_eq!(refusal(bad), Code::TextRefused, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_title_is_one_line() {
+        assert_eq!(Title::parse("  Holidays in May ").unwrap().as_str(), "Holidays in May");
+        for bad in ["", " ", "a\nb", "a\tb", "a\0b", "a\u{2028}\u{85}b", &"a".repeat(201)] {
+            assert_eq!(Title::parse(bad).unwrap_err().fields()[0].field, "title", "{bad:?}");
+        }
+        assert!(Title::parse(&"ü".repeat(200)).is_ok());
     }
 
     #[test]

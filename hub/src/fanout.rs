@@ -33,6 +33,8 @@ pub fn decode(topic: &str, payload: &[u8]) -> Option<Event> {
         | ServerFrame::Tool { .. }
         | ServerFrame::Response { .. }
         | ServerFrame::Status { .. }
+        | ServerFrame::Read { .. }
+        | ServerFrame::Conversation { .. }
         | ServerFrame::Error { .. }
         | ServerFrame::Reset { .. } => None,
     };

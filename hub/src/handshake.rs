@@ -51,9 +51,10 @@ async fn first_frame(socket: &mut WebSocket) -> Result<Auth, Close> {
             Message::Text(text) => {
                 return match ClientFrame::parse(&text) {
                     Ok(ClientFrame::Auth(auth)) => Ok(auth),
-                    Ok(ClientFrame::Message(_) | ClientFrame::Stop(_) | ClientFrame::Unknown) | Err(_) => {
-                        Err(Close::BadFrames)
-                    }
+                    Ok(
+                        ClientFrame::Message(_) | ClientFrame::Stop(_) | ClientFrame::Read(_) | ClientFrame::Unknown,
+                    )
+                    | Err(_) => Err(Close::BadFrames),
                 };
             }
             Message::Binary(_) => return Err(Close::Binary),

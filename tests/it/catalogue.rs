@@ -56,9 +56,10 @@ chat_app user_tenant_roles SELECT
 chat_app web_conversation_messages DELETE
 chat_app web_conversation_messages INSERT
 chat_app web_conversation_messages SELECT
+chat_app web_conversation_messages UPDATE rated_at rating rating_comment
 chat_app web_conversations INSERT
 chat_app web_conversations SELECT
-chat_app web_conversations UPDATE answered_at epoch escalated_at escalated_by escalation_reason last_seq rules_count_from status summary summary_seq taken_at taken_by tell_at tell_hinted_at told updated_at
+chat_app web_conversations UPDATE answered_at archived_at epoch escalated_at escalated_by escalation_reason last_seq read_seq rules_count_from status summary summary_seq taken_at taken_by tell_at tell_hinted_at title title_seq told updated_at
 chat_platform agents SELECT
 chat_platform audit_events INSERT
 chat_platform budgets SELECT
@@ -79,8 +80,8 @@ chat_retention turns DELETE
 chat_retention turns SELECT conversation_id created_at id seq state tenant_id
 chat_retention web_conversation_messages DELETE
 chat_retention web_conversation_messages SELECT conversation_id created_at id seq tenant_id
-chat_retention web_conversations SELECT agent_id expired_seq id oldest_at tenant_id user_id
-chat_retention web_conversations UPDATE expired_seq oldest_at summary summary_seq
+chat_retention web_conversations SELECT agent_id expired_seq id oldest_at tenant_id title_seq user_id
+chat_retention web_conversations UPDATE expired_seq oldest_at summary summary_seq title title_seq
 chat_sweep turns SELECT attempt conversation_id deadline hinted_at hints id lease_until seq state tenant_id user_id waiting_since
 chat_sweep turns UPDATE hinted_at hints waiting_since
 chat_sweep web_conversations SELECT id tell_at tell_hinted_at tenant_id user_id

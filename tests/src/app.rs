@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use chat_core::{
-    config::{self, Limits, Memory, Secret, Times, log_filter},
+    config::{self, Limits, Memory, Secret, Times, Titles, log_filter},
     store::migrate::migrate,
 };
 use orchestrator::model::Builtin;
@@ -136,6 +136,8 @@ impl App {
             limits: lifted(),
             times: Times::default(),
             memory: Memory::default(),
+            // A title is one more call of the model, which tests of other things would have to count.
+            titles: Titles { turns: 0 },
             model: Arc::new(Builtin),
             notices: config::Notices::default(),
             sealing: config::Sealing::default(),

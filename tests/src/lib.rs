@@ -24,6 +24,7 @@ pub mod notices;
 pub mod product;
 pub mod pump;
 pub mod raw;
+pub mod requests;
 pub mod series;
 pub mod services;
 pub mod storm;

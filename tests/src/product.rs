@@ -6,7 +6,7 @@ use anyhow::Result;
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use chat_core::{
     bus::{Buckets, Publisher},
-    config::{self, Limits, Memory, Secret, Times},
+    config::{self, Limits, Memory, Secret, Times, Titles},
     queue::{Local, Mischief, Queue, Sqs},
     store::{Store, sweep::Pace},
     token::Verifier,
@@ -55,6 +55,8 @@ pub struct Setting {
     pub times: Times,
     /// What agents are reminded of.
     pub memory: Memory,
+    /// What conversations are called.
+    pub titles: Titles,
     /// Who answers.
     pub model: Arc<dyn Model>,
     /// How tenants are told outside that a person is wanted.
@@ -149,6 +151,7 @@ impl Product {
             channels: setting.channels.clone(),
             times: setting.times,
             memory: setting.memory,
+            titles: setting.titles,
             notices: Arc::new(Notices::new(&setting.notices, &setting.sealing)),
         };
         let dead_letters = DeadLetters {

@@ -15,7 +15,7 @@ use std::{fmt, str::FromStr};
 pub use channels::Channels;
 pub use model::{Model, Provider, Speaks};
 pub use notices::Notices;
-pub use numbers::{Limits, Memory, RawTimes, Times};
+pub use numbers::{Limits, Memory, RawTimes, Times, Titles};
 pub use sealing::Sealing;
 pub use token::{Keys, MIN_SECRET_BYTES, Pace, Published, Token};
 
@@ -300,6 +300,7 @@ mod tests {
         Channels::read(&mut env);
         Sealing::read(&mut env);
         Memory::read(&mut env);
+        Titles::read(&mut env);
         Notices::read(&mut env);
         for name in read.borrow().iter() {
             assert!(listed.contains(&name.as_str()), "{name} is not in .env.example");

@@ -104,6 +104,22 @@ numbers! {
     }
 }
 
+numbers! {
+    /// What conversations are called, where their owners have not said.
+    Titles {
+        /// Turns from a conversation's beginning after which the agent's model is asked for a title, while it has none; 0
+        /// never asks. More than one, since a call may fail, and hello says little.
+        turns: usize = 3 in 0..100, "TITLE_TURNS";
+    }
+}
+
+impl Titles {
+    /// Reads it.
+    pub fn read(env: &mut Env<'_>) -> Self {
+        Self::read_each(env)
+    }
+}
+
 impl Memory {
     /// Reads it.
     pub fn read(env: &mut Env<'_>) -> Self {

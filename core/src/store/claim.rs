@@ -47,6 +47,8 @@ pub struct Claim {
     pub summary: Option<String>,
     /// Up to which place that speaks.
     pub summary_seq: i64,
+    /// Nobody has said yet what the conversation is about.
+    pub untitled: bool,
     /// Up to which place the conversation has expired; a summary of what has gone since is refused.
     pub expired_seq: i64,
 }
@@ -102,7 +104,7 @@ const CLAIM: &str = "
       returning id, seq, attempt, epoch, stop_requested,
         extract(epoch from deadline - clock_timestamp())::float8 as seconds_left
     )
-    select t.id, t.seq, t.attempt, t.epoch, t.stop_requested, t.seconds_left, c.user_id, c.status, c.summary, c.summary_seq, c.expired_seq,
+    select t.id, t.seq, t.attempt, t.epoch, t.stop_requested, t.seconds_left, c.user_id, c.status, c.summary, c.summary_seq, c.expired_seq, c.title is null as untitled,
            exists (select from budgets where tenant_id = app_tenant()) as budgeted,
            a.id as agent_id, a.name, a.model, a.system_prompt,
            a.fallback_models, a.temperature, a.max_output_tokens, a.context_tokens, a.tools,
@@ -155,6 +157,7 @@ impl Store {
             before: marks(&rows[1])?,
             summary: column(row, "summary")?,
             summary_seq: column(row, "summary_seq")?,
+            untitled: column(row, "untitled")?,
             expired_seq: column(row, "expired_seq")?,
         }))
     }

@@ -8,12 +8,12 @@ use super::{
     LOCK, Scope, Store, column,
     door::{Action, STILL_IN, Seat},
     escalations::{agents_again, transcript},
-    moment, optional_code, word,
+    moment, optional_code, optional_moment, word,
 };
 use crate::{
     conversation::{Conversation, Escalation, Status, Turn},
     error::{Code, Error, Result},
-    ids::{AgentId, AuditId, ConversationId, TenantId, TurnId},
+    ids::{AgentId, AuditId, ConversationId, TenantId, TurnId, UserId},
     timestamp::Timestamp,
     token::Identity,
 };
@@ -25,6 +25,8 @@ pub struct Listing {
     pub tenant: Option<TenantId>,
     /// Only those that wait for a person; a customer_admin sees the whole tenant's then.
     pub escalated: bool,
+    /// Only those that their owners have put away, or only the others; if absent, all but what one has put away oneself.
+    pub archived: Option<bool>,
     /// Only those after this place in the list.
     pub before: Option<Place>,
     /// At most this many.
@@ -75,7 +77,11 @@ macro_rules! columns {
             "select c.id, c.tenant_id, c.agent_id, a.name as agent_name, c.created_at, c.updated_at,
                     (select left(m.content, 160) from web_conversation_messages m
                      where m.conversation_id = c.id order by m.seq desc limit 1) as last_message_preview,
-                    c.status, c.epoch, c.last_seq,
+                    c.status, c.epoch, c.last_seq, c.title, c.archived_at, c.read_seq,
+                    (select count(*) from (
+                       select 1 from web_conversation_messages m
+                       where m.conversation_id = c.id and m.tenant_id = c.tenant_id and m.seq > c.read_seq
+                         and m.role = 'assistant' limit 100) unread) as unread,
                     coalesce(c.escalated_at, c.updated_at) as escalated_at, c.escalation_reason, c.escalated_by,
                     c.taken_by, c.user_id,
                     case c.status when 'escalated' then
@@ -94,11 +100,13 @@ pub(super) const ONE: &str = columns!("where c.id = $1 and c.tenant_id = app_ten
 const OF_AGENT_AND_USER: &str = columns!("where c.agent_id = $1 and c.user_id = $2 and c.tenant_id = app_tenant()");
 
 /// The list of one person. A condition that could also be met otherwise would cost the index, hence a statement for
-/// each kind of list. `$1` user, `$2` only escalated, `$3` and `$4` place, `$5` most.
+/// each kind of list. `$1` user, `$2` only escalated, `$3` and `$4` place, `$5` most, `$6` whether archived. What waits for
+/// a person waits wherever its owner has put it.
 const OWN: &str = columns!(
     concat!("case when $2 then ", transcript!(), " end"),
     "where c.tenant_id = app_tenant() and c.user_id = $1
        and (not $2 or c.status = 'escalated')
+       and (c.archived_at is not null) = coalesce($6::bool, $2 and c.archived_at is not null)
        and ($3::timestamptz is null or (c.updated_at, c.id) < ($3, $4))
      order by c.updated_at desc, c.id desc limit $5"
 );
@@ -114,6 +122,7 @@ const OTHERS: &str = columns!(
                       where m.user_id = u.id and m.tenant_id = app_tenant() and m.role = 'customer_admin'))
             from portal_users u where u.id = $1)
        and (not $2 or c.status = 'escalated')
+       and ($6::bool is null or (c.archived_at is not null) = $6)
        and ($3::timestamptz is null or (c.updated_at, c.id) < ($3, $4))
      order by c.updated_at desc, c.id desc limit $5"
 );
@@ -122,6 +131,7 @@ const OTHERS: &str = columns!(
 const EVERYWHERE: &str = columns!(
     concat!("case when $1 then ", transcript!(), " end"),
     "where current_user = 'chat_platform' and (not $1 or c.status = 'escalated')
+       and ($5::bool is null or (c.archived_at is not null) = $5)
        and ($2::timestamptz is null or (c.updated_at, c.id) < ($2, $3))
      order by c.updated_at desc, c.id desc limit $4"
 );
@@ -159,7 +169,8 @@ const RAISE_EPOCH: &str = concat!(
        select status from web_conversations where id = $1 and tenant_id = app_tenant()
      ), reset as (
        update web_conversations set epoch = epoch + 1, updated_at = clock_timestamp(),
-         summary = null, summary_seq = last_seq, ",
+         summary = null, summary_seq = last_seq, read_seq = last_seq,
+         title = case when title_seq is null then title end, title_seq = null, ",
     agents_again!(),
     " where id = $1 and tenant_id = app_tenant() returning tenant_id, epoch, agent_id
      ), audit as (
@@ -176,20 +187,20 @@ impl Store {
     /// [`Code::Forbidden`] for a tenant that is not theirs; [`Code::Invalid`] where none is named by anyone but a
     /// platform_admin.
     pub async fn conversations(&self, who: &Identity, listing: Listing) -> Result<Vec<Conversation>> {
-        let Listing { tenant, escalated, before, limit } = listing;
+        let Listing { tenant, escalated, archived, before, limit } = listing;
         let moment = before.map(|place| time::OffsetDateTime::from(place.updated_at));
         let id = before.map(|place| place.id);
         let mut rows = match tenant {
             Some(tenant) => {
-                let params: &[&(dyn ToSql + Sync)] = &[&who.user_id, &escalated, &moment, &id, &limit];
+                let params: &[&(dyn ToSql + Sync)] = &[&who.user_id, &escalated, &moment, &id, &limit, &archived];
                 self.in_tenant(who, tenant, Action::List, &[(OWN, params), (OTHERS, params)]).await?.1.concat()
             }
             None => {
-                let params: &[&(dyn ToSql + Sync)] = &[&escalated, &moment, &id, &limit];
+                let params: &[&(dyn ToSql + Sync)] = &[&escalated, &moment, &id, &limit, &archived];
                 self.everywhere(who, Action::List, &[(EVERYWHERE, params)]).await?.concat()
             }
         };
-        let mut listed = rows.drain(..).map(|row| conversation(&row)).collect::<Result<Vec<_>>>()?;
+        let mut listed = rows.drain(..).map(|row| conversation(&row, who)).collect::<Result<Vec<_>>>()?;
         listed.sort_by_key(|listed| Reverse((listed.updated_at, listed.id)));
         listed.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
         Ok(listed)
@@ -211,7 +222,7 @@ impl Store {
             [(OPEN, &[&id, &agent, &who.user_id]), (OF_AGENT_AND_USER, &[&agent, &who.user_id])];
         let (_, rows) = self.in_tenant(who, tenant, Action::Create, &work).await?;
         let row = rows[1].first().ok_or_else(|| Error::new(Code::NotFound, "There is no such agent."))?;
-        Ok((conversation(row)?, !rows[0].is_empty()))
+        Ok((conversation(row, who)?, !rows[0].is_empty()))
     }
 
     /// One conversation.
@@ -220,7 +231,7 @@ impl Store {
     /// [`Code::NotFound`] where it is absent or not theirs.
     pub async fn conversation(&self, who: &Identity, id: ConversationId) -> Result<Conversation> {
         let (_, rows) = self.in_conversation(who, id, Action::Read, &[(ONE, &[&id])]).await?;
-        conversation(rows[0].first().ok_or_else(Error::not_found)?)
+        conversation(rows[0].first().ok_or_else(Error::not_found)?, who)
     }
 
     /// Whether a person may enter a conversation, and how it stands.
@@ -281,8 +292,10 @@ impl Store {
     }
 }
 
-pub(super) fn conversation(row: &Row) -> Result<Conversation> {
+/// The conversation of a row, as `who` sees it.
+pub(super) fn conversation(row: &Row, who: &Identity) -> Result<Conversation> {
     let status = word(row, "status")?;
+    let own = column::<UserId>(row, "user_id")? == who.user_id;
     Ok(Conversation {
         id: column(row, "id")?,
         tenant_id: column(row, "tenant_id")?,
@@ -294,6 +307,10 @@ pub(super) fn conversation(row: &Row) -> Result<Conversation> {
         status,
         epoch: column(row, "epoch")?,
         last_seq: column(row, "last_seq")?,
+        title: column(row, "title")?,
+        archived_at: optional_moment(row, "archived_at")?,
+        read_seq: column(row, "read_seq")?,
+        unread: if own { Some(column(row, "unread")?) } else { None },
         escalation: match status {
             Status::Agent => None,
             Status::Escalated => Some(escalation(row)?),

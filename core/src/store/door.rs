@@ -38,6 +38,16 @@ pub enum Action {
     TakeOver,
     /// Gives it back to the agent.
     HandBack,
+    /// Does what only its owner may: nothing of anybody else's is seen.
+    Mine,
+    /// Reads all of a conversation, to keep it elsewhere.
+    Export,
+    /// Looks for words in one's own conversations.
+    Search,
+    /// Reads what the company's agents are.
+    Agents,
+    /// Reads what the company's agents took.
+    Usage,
 }
 
 impl Action {
@@ -52,6 +62,11 @@ impl Action {
             Self::Reset => Some("conversation.reset"),
             Self::TakeOver => Some("conversation.takeover"),
             Self::HandBack => Some("conversation.handback"),
+            Self::Mine => None,
+            Self::Export => Some("conversation.export"),
+            Self::Search => Some("messages.search"),
+            Self::Agents => Some("agents.list"),
+            Self::Usage => Some("usage.read"),
         }
     }
 }
@@ -73,6 +88,8 @@ pub struct Seat {
     pub last_seq: i64,
     /// Up to which `seq` its messages have gone by their age.
     pub expired_seq: i64,
+    /// Up to which `seq` its owner has read.
+    pub read_seq: i64,
 }
 
 impl Seat {
@@ -99,7 +116,7 @@ const TENANT: &str = "
 
 pub(super) const CONVERSATION: &str = "
     select u.role, m.role as member_role, c.tenant_id, c.user_id, c.status, c.epoch, c.last_seq, c.expired_seq,
-           set_config('app.current_tenant', coalesce(c.tenant_id::text, ''), true)
+           c.read_seq, set_config('app.current_tenant', coalesce(c.tenant_id::text, ''), true)
     from portal_users u
     left join (web_conversations c join user_tenant_roles m on m.tenant_id = c.tenant_id and m.user_id = $1)
       on c.id = $2 and u.role <> 'platform_admin'
@@ -114,6 +131,12 @@ pub(super) const STILL_IN: &str = "
         where c.id = $2 and c.tenant_id = app_tenant() and (c.user_id = $1 or u.role = 'platform_admin' or c.status = 'escalated'))
       then current_setting('app.current_tenant', true) else '' end, true)";
 
+/// `$1` person, `$2` conversation. The door shuts again for everybody but its owner.
+pub(super) const MINE: &str = "
+    select set_config('app.current_tenant', case when exists (
+        select from web_conversations c where c.id = $2 and c.tenant_id = app_tenant() and c.user_id = $1)
+      then current_setting('app.current_tenant', true) else '' end, true)";
+
 const BECOME_PLATFORM: &str = "
     select u.role, case when u.role = 'platform_admin' then set_config('role', 'chat_platform', true) end
     from portal_users u where u.id = $1";
@@ -126,7 +149,7 @@ const PLATFORM_TENANT: &str = "
 
 const PLATFORM_CONVERSATION: &str = "
     with c as materialized (
-      select c.tenant_id, c.user_id, c.status, c.epoch, c.last_seq, c.expired_seq from web_conversations c
+      select c.tenant_id, c.user_id, c.status, c.epoch, c.last_seq, c.expired_seq, c.read_seq from web_conversations c
       where c.id = $2 and current_user = 'chat_platform'
     ), audit as (
       insert into audit_events (id, tenant_id, actor_id, action, subject_id)
@@ -196,8 +219,28 @@ impl Store {
             epoch: column(row, "epoch")?,
             last_seq: column(row, "last_seq")?,
             expired_seq: column(row, "expired_seq")?,
+            read_seq: column(row, "read_seq")?,
         };
         Ok((seat, rows.split_off(rows.len() - work.len())))
+    }
+
+    /// Runs `work` inside the tenant of `conversation`, if it is this person's own.
+    ///
+    /// # Errors
+    /// As [`Store::in_conversation`]; [`Code::Forbidden`] for whoever may be in it and is not its owner.
+    pub(crate) async fn in_own_conversation(
+        &self,
+        who: &Identity,
+        conversation: ConversationId,
+        work: &[Step<'_>],
+    ) -> Result<(Seat, Vec<Vec<Row>>)> {
+        let mine: [Step<'_>; 1] = [(MINE, &[&who.user_id, &conversation])];
+        let (seat, mut rows) = self.in_conversation(who, conversation, Action::Mine, &[&mine, work].concat()).await?;
+        if seat.owner != who.user_id && !out(Defence::ApplicationChecks) {
+            return Err(Error::new(Code::Forbidden, "Only the person whose conversation it is may do that."));
+        }
+        rows.remove(0);
+        Ok((seat, rows))
     }
 
     /// Runs `work` across all tenants, as `chat_platform`, if this person is a platform_admin.

@@ -215,7 +215,7 @@ impl Store {
             return Err(refusal(&seat));
         }
         let ended = rows[2].iter().map(|row| column(row, "id")).collect::<Result<_>>()?;
-        Ok((seat, TakenOver { conversation: one(&rows[3])?, ended }))
+        Ok((seat, TakenOver { conversation: one(&rows[3], who)?, ended }))
     }
 
     /// An admin gives a conversation back to its agent. Where the agent answers already nothing changes. In one round
@@ -235,7 +235,7 @@ impl Store {
                 return Err(Error::not_found());
             }
         }
-        Ok((seat, one(&rows[2])?))
+        Ok((seat, one(&rows[2], who)?))
     }
 }
 
@@ -251,8 +251,8 @@ fn refusal(seat: &Seat) -> Error {
     }
 }
 
-fn one(rows: &[Row]) -> Result<Conversation> {
-    conversation(rows.first().ok_or_else(Error::not_found)?)
+fn one(rows: &[Row], who: &Identity) -> Result<Conversation> {
+    conversation(rows.first().ok_or_else(Error::not_found)?, who)
 }
 
 /// Reads a transcript.

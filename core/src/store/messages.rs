@@ -4,13 +4,14 @@ use tokio_postgres::Row;
 
 use super::{
     LOCK, Store, column,
+    conversations::{ONE, conversation},
     door::{Action, Seat},
-    moment, optional_code, optional_word,
+    moment, optional_code, optional_moment, optional_word,
     script::Step,
     word,
 };
 use crate::{
-    conversation::{Author, Message, Turn, TurnState},
+    conversation::{Author, Conversation, Feedback, Message, Turn, TurnState},
     error::{Code, Error, Result},
     ids::{AuditId, ClientMessageId, ConversationId, MessageId},
     job::Job,
@@ -49,6 +50,7 @@ impl Accepted {
             reply_to: None,
             author_id: (author != seat.owner).then_some(author),
             turn: (!self.in_stead).then_some(turn),
+            feedback: None,
         }
     }
 
@@ -116,7 +118,8 @@ const ACCEPT: &str = "
       from turns where conversation_id = $1 and client_message_id = $2 and tenant_id = app_tenant()
     ), conv as (
       update web_conversations
-      set last_seq = last_seq + 1, updated_at = clock_timestamp(),
+      set last_seq = last_seq + 1, updated_at = clock_timestamp(), archived_at = null,
+          read_seq = case when user_id = $5 then last_seq + 1 else read_seq end,
           taken_by = case when status = 'agent' or user_id = $5 then taken_by else coalesce(taken_by, $5) end,
           taken_at = case when status = 'agent' or user_id = $5 then taken_at else coalesce(taken_at, now()) end,
           answered_at = case when status = 'agent' or user_id = $5 then answered_at else coalesce(answered_at, now()) end,
@@ -151,7 +154,8 @@ const ACCEPT: &str = "
 macro_rules! page {
     ($rest:literal) => {
         concat!(
-            "select m.id, m.seq, m.role, m.content, m.created_at, m.reply_to, m.author_id, t.state, t.code
+            "select m.id, m.seq, m.role, m.content, m.created_at, m.reply_to, m.author_id, t.state, t.code,
+                    m.rating, m.rating_comment, m.rated_at
              from web_conversation_messages m
              left join turns t on t.id = m.id and t.tenant_id = app_tenant() and m.role = 'user'
              where m.conversation_id = $1 and m.tenant_id = app_tenant() and ",
@@ -268,6 +272,27 @@ impl Store {
         }
         Ok((seat, messages, rows[0].len() > limit))
     }
+
+    /// A conversation with what was said in it after a place, at most `limit` messages, and whether there are more. In one
+    /// round trip.
+    ///
+    /// # Errors
+    /// [`Code::NotFound`] where it is absent or not theirs.
+    pub async fn export(
+        &self,
+        who: &Identity,
+        id: ConversationId,
+        after: i64,
+        limit: i64,
+    ) -> Result<(Conversation, Vec<Message>, bool)> {
+        let one_more = limit + 1;
+        let work: [Step<'_>; 2] = [(AFTER, &[&id, &after, &one_more]), (ONE, &[&id])];
+        let (_, rows) = self.in_conversation(who, id, Action::Export, &work).await?;
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let messages = rows[0].iter().take(limit).map(message).collect::<Result<_>>()?;
+        let conversation = conversation(rows[1].first().ok_or_else(Error::not_found)?, who)?;
+        Ok((conversation, messages, rows[0].len() > limit))
+    }
 }
 
 fn message(row: &Row) -> Result<Message> {
@@ -285,5 +310,14 @@ fn message(row: &Row) -> Result<Message> {
         reply_to: column(row, "reply_to")?,
         author_id: column(row, "author_id")?,
         turn,
+        feedback: feedback(row)?,
     })
+}
+
+/// What the owner thinks of a message, by its row.
+pub(super) fn feedback(row: &Row) -> Result<Option<Feedback>> {
+    let (Some(rating), Some(rated_at)) = (optional_word(row, "rating")?, optional_moment(row, "rated_at")?) else {
+        return Ok(None);
+    };
+    Ok(Some(Feedback { rating, comment: column(row, "rating_comment")?, rated_at }))
 }

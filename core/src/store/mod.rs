@@ -26,8 +26,10 @@ pub mod messages;
 pub mod migrate;
 pub mod model_keys;
 pub mod notices;
+pub mod owned;
 #[cfg(feature = "migrate")]
 pub mod owner;
+pub mod portal;
 pub mod retention;
 mod sabotage;
 mod script;
@@ -228,6 +230,11 @@ fn optional_code(row: &Row) -> Result<Option<crate::Code>> {
 /// Reads a moment.
 fn moment(row: &Row, name: &str) -> Result<crate::timestamp::Timestamp> {
     column::<time::OffsetDateTime>(row, name).map(Into::into)
+}
+
+/// Reads a moment that may be absent.
+fn optional_moment(row: &Row, name: &str) -> Result<Option<crate::timestamp::Timestamp>> {
+    Ok(column::<Option<time::OffsetDateTime>>(row, name)?.map(Into::into))
 }
 
 /// The conversation row's lock, a statement of its own before any that looks at more than the row it updates:

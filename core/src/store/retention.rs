@@ -1,6 +1,6 @@
 //! Retention: what was said longer ago than a company wants to keep it goes, in bounded batches.
 //!
-//! Messages, their turns, the summary that speaks of them, and what was said on other channels. Conversations stay, and so
+//! Messages, their turns, the summary and the title that speak of them, and what was said on other channels. Conversations stay, and so
 //! does what holds no words: spending, and the audit. What waits for its answer stays until it has one.
 //!
 //! It runs as `chat_retention`, which sees no text and which the database lets delete nothing but what is due. Lock order
@@ -80,6 +80,10 @@ const MESSAGES: &str = "
     from did where c.id = $1 and did.seq is not null
     returning did.messages, did.turns, c.agent_id, c.user_id";
 
+/// `$1` conversation. Behind the lock, after the messages: a title that was made of what has gone.
+const TITLE: &str =
+    "update web_conversations set title = null, title_seq = null where id = $1 and title_seq <= expired_seq";
+
 /// `$1` conversation, `$2` most. Behind the lock, after the messages: turns whose message a reset has taken.
 const TURNS: &str = "
     with kept as materialized (
@@ -127,7 +131,8 @@ impl Store {
     }
 
     async fn expire(&self, conversation: ConversationId, expired: &mut Expired) -> Result<()> {
-        let work: [Step<'_>; 2] = [(LOCK, &[&conversation]), (MESSAGES, &[&conversation, &MOST])];
+        let work: [Step<'_>; 3] =
+            [(LOCK, &[&conversation]), (MESSAGES, &[&conversation, &MOST]), (TITLE, &[&conversation])];
         let rows = self.run(Scope::Retention, &work).await?;
         if let Some(row) = rows[1].first() {
             let messages: i64 = column(row, "messages")?;

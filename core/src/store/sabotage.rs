@@ -23,6 +23,8 @@ mod taken {
         // Whole statements first: they hold what the last of these looks for, too.
         (Defence::ApplicationChecks, super::super::door::CONVERSATION, ANY_CONVERSATION),
         (Defence::ApplicationChecks, super::super::door::STILL_IN, "select $1::uuid, $2::uuid"),
+        (Defence::ApplicationChecks, super::super::door::MINE, "select $1::uuid, $2::uuid"),
+        (Defence::ApplicationChecks, "c.user_id = $1 and ($7", "$1::uuid is not null and ($7"),
         (Defence::ApplicationChecks, "m.tenant_id = $2 and m.user_id = $1", "m.tenant_id = $2"),
         (Defence::ApplicationChecks, "c.id = $2 and current_user = 'chat_platform'", "c.id = $2"),
         (Defence::ApplicationChecks, "current_user = 'chat_platform' and (not $1", "(not $1"),
@@ -36,7 +38,7 @@ mod taken {
     /// The door of a conversation without its conditions: whatever row is seen sets the tenant.
     const ANY_CONVERSATION: &str = "
         select u.role, m.role as member_role, c.tenant_id, c.user_id, c.status, c.epoch, c.last_seq, c.expired_seq,
-               set_config('app.current_tenant', coalesce(c.tenant_id::text, ''), true)
+               c.read_seq, set_config('app.current_tenant', coalesce(c.tenant_id::text, ''), true)
         from portal_users u
         left join web_conversations c on c.id = $2
         left join user_tenant_roles m on m.tenant_id = c.tenant_id and m.user_id = $1

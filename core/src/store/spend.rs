@@ -39,6 +39,8 @@ pub enum Purpose {
     Reply,
     /// What was said before, in short.
     Summary,
+    /// What it is about.
+    Title,
 }
 
 impl Purpose {
@@ -48,6 +50,7 @@ impl Purpose {
         match self {
             Self::Reply => "reply",
             Self::Summary => "summary",
+            Self::Title => "title",
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     event::ServerFrame,
     ids::{ConversationId, MessageId, TenantId, TurnId},
     job::Job,
-    store::door::{Action, STILL_IN},
+    store::door::{Action, STILL_IN, Seat},
     timestamp::Timestamp,
     token::Identity,
 };
@@ -279,7 +279,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Code::NotFound`] where the conversation is absent or not theirs.
-    pub async fn stop(&self, who: &Identity, conversation: ConversationId, turn: TurnId) -> Result<Stop> {
+    pub async fn stop(&self, who: &Identity, conversation: ConversationId, turn: TurnId) -> Result<(Seat, Stop)> {
         let work: [Step<'_>; 5] = [
             (LOCK, &[&conversation]),
             (STILL_IN, &[&who.user_id, &conversation]),
@@ -288,9 +288,9 @@ impl Store {
             (NEXT, &[&conversation]),
         ];
         let (seat, rows) = self.in_conversation(who, conversation, Action::Write, &work).await?;
-        let Some(row) = rows[3].first() else { return Ok(Stop::NoSuchTurn) };
+        let Some(row) = rows[3].first() else { return Ok((seat, Stop::NoSuchTurn)) };
         let state = word(row, "state")?;
-        Ok(match (rows[2].is_empty(), state) {
+        let stopped = match (rows[2].is_empty(), state) {
             (false, TurnState::Stopped) => {
                 Stop::Stopped { next: next(seat.tenant(), conversation, &rows[4])?.map(Box::new) }
             }
@@ -299,7 +299,8 @@ impl Store {
                 let turn = Turn { id: turn, state, code: optional_code(row)? };
                 Stop::EndedBefore { turn, reply: column(row, "reply")? }
             }
-        })
+        };
+        Ok((seat, stopped))
     }
 }
 

@@ -13,19 +13,16 @@ use chat_core::{
     store::conversations::{Listing, Place},
     timestamp::Timestamp,
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use tracing::warn;
 
 use crate::{
-    Api, BASE, HINT_TIMEOUT,
+    Api, HINT_TIMEOUT,
     error::Problem,
     extract::{Bearer, InPath, Json, Query},
+    paging::{Onward, page_size},
 };
-
-/// Entries of a page when the caller names no number, and at most.
-const PAGE: i64 = 50;
-const PAGE_MOST: i64 = 100;
 
 /// The query of a list.
 #[derive(Deserialize)]
@@ -35,10 +32,12 @@ pub struct ListQuery {
     limit: Option<i64>,
     before: Option<String>,
     status: Option<Status>,
+    archived: Option<bool>,
 }
 
 /// `GET /conversations`: newest change first. With `status=escalated` a customer_admin's inbox: each with the last of what
-/// was said.
+/// was said. What one has put away oneself is left out, but for `archived=true`, which lists that alone; `archived=false`
+/// leaves out what others have put away, too.
 ///
 /// # Errors
 /// 400 for a bad query, or where `tenant_id` is missing for anyone but a platform_admin; 403 for a tenant not theirs.
@@ -54,17 +53,21 @@ pub async fn list(
         Some(Status::Agent) => return Err(Error::field("status", "only `escalated` can be asked for").into()),
     };
     let before = query.before.as_deref().map(place).transpose()?;
-    let listing = Listing { tenant: query.tenant_id, escalated, before, limit: limit + 1 };
+    let listing = Listing { tenant: query.tenant_id, escalated, archived: query.archived, before, limit: limit + 1 };
     let mut found = api.store.conversations(&who, listing).await?;
     let more = found.len() > usize::try_from(limit).unwrap_or(usize::MAX);
     let mut headers = HeaderMap::new();
     if more {
         found.pop();
         if let Some(last) = found.last() {
-            let tenant = query.tenant_id.map(|tenant| format!("tenant_id={tenant}&")).unwrap_or_default();
-            let status = if escalated { "status=escalated&" } else { "" };
             let before = name(&Place { updated_at: last.updated_at, id: last.id });
-            next(&mut headers, &format!("{BASE}/conversations?{tenant}{status}limit={limit}&before={before}"));
+            let onward = Onward::at("/conversations")
+                .with("tenant_id", query.tenant_id)
+                .with("status", escalated.then_some("escalated"))
+                .with("archived", query.archived)
+                .with("limit", Some(limit))
+                .with("before", Some(before));
+            headers.insert(header::LINK, onward.link());
         }
     }
     Ok((headers, Json(found)).into_response())
@@ -132,20 +135,6 @@ pub async fn reset(State(api): State<Api>, Bearer(who): Bearer, InPath(id): InPa
         warn!(conversation.id = %id, ?error, "reset not told; sockets find it in the store, memory by its epoch");
     }
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// The size of a page, or what is wrong with it.
-pub(crate) fn page_size(limit: Option<i64>) -> Result<i64> {
-    match limit.unwrap_or(PAGE) {
-        limit @ 1..=PAGE_MOST => Ok(limit),
-        _ => Err(Error::field("limit", format!("must be 1 to {PAGE_MOST}"))),
-    }
-}
-
-/// Names the next page (RFC 8288).
-pub(crate) fn next(headers: &mut HeaderMap, url: &str) {
-    let link = HeaderValue::from_str(&format!("<{url}>; rel=\"next\"")).expect("ids and numbers are header text");
-    headers.insert(header::LINK, link);
 }
 
 /// What a place in the list is called in a Link header: the microseconds of the last change, and whose.

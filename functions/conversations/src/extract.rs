@@ -1,6 +1,6 @@
 //! What a handler's arguments are made of, each parsed at the door with an error that names what is wrong.
 
-use std::str::FromStr;
+use std::{fmt::Display, str::FromStr};
 
 use axum::{
     body::Bytes,
@@ -15,7 +15,7 @@ use chat_core::{
     token::Identity,
 };
 use http::{HeaderMap, StatusCode, header, request::Parts};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 use crate::{Api, error::Problem};
 
@@ -47,12 +47,26 @@ pub struct InPath(pub ConversationId);
 impl FromRequestParts<Api> for InPath {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let params = RawPathParams::from_request_parts(parts, api).await;
-        let params = params.map_err(|error| Error::field("path", error.body_text()))?;
-        let (name, value) = params.iter().next().unwrap_or(("conversation_id", ""));
-        let id = ConversationId::from_str(value).map_err(|error| Error::field(name, error.to_string()))?;
-        Ok(Self(id))
+        Ok(Self(in_path(parts, api, 0).await?))
     }
+}
+
+/// The conversation that the path names, and what in it.
+pub struct WithinPath<T>(pub ConversationId, pub T);
+
+impl<T: FromStr<Err: Display>> FromRequestParts<Api> for WithinPath<T> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        Ok(Self(in_path(parts, api, 0).await?, in_path(parts, api, 1).await?))
+    }
+}
+
+/// The id at a place of the path, or what is wrong with it, by the name that its route gives it.
+async fn in_path<T: FromStr<Err: Display>>(parts: &mut Parts, api: &Api, place: usize) -> Result<T, Problem> {
+    let params = RawPathParams::from_request_parts(parts, api).await;
+    let params = params.map_err(|error| Error::field("path", error.body_text()))?;
+    let (name, value) = params.iter().nth(place).unwrap_or(("path", ""));
+    Ok(value.parse().map_err(|error: T::Err| Error::field(name, error.to_string()))?)
 }
 
 /// The client's own id of a message: the `Idempotency-Key` header, a UUID.
@@ -66,6 +80,14 @@ impl FromRequestParts<Api> for IdempotencyKey {
         let id = value.to_str().ok().and_then(|value| value.parse().ok());
         Ok(Self(id.ok_or_else(|| Error::field(NAME, "is not a UUID"))?))
     }
+}
+
+/// A field that may be absent, `null`, or something: what a change leaves alone, takes away, or sets.
+///
+/// # Errors
+/// What the field itself cannot be read from.
+pub fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 /// The query, as `T`, which refuses what it does not know.

@@ -8,8 +8,13 @@ pub mod conversations;
 mod cors;
 pub mod error;
 pub mod escalations;
+pub mod export;
 pub mod extract;
 pub mod messages;
+pub mod owned;
+mod paging;
+pub mod portal;
+pub mod turns;
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +22,7 @@ use axum::{
     Router,
     extract::{DefaultBodyLimit, State},
     middleware,
-    routing::{MethodRouter, get, post},
+    routing::{MethodRouter, get, post, put},
 };
 use chat_core::{
     Code, Error, Result,
@@ -77,13 +82,25 @@ pub const ROUTES: &[Route] = &[
     },
     Route {
         path: "/conversations/{conversation_id}",
-        methods: &["GET", "DELETE"],
-        answer: || get(conversations::read).delete(conversations::reset),
+        methods: &["GET", "PATCH", "DELETE"],
+        answer: || get(conversations::read).patch(owned::change).delete(conversations::reset),
     },
     Route {
         path: "/conversations/{conversation_id}/messages",
         methods: &["GET", "POST"],
         answer: || get(messages::page).merge(post(messages::send)),
+    },
+    Route {
+        path: "/conversations/{conversation_id}/messages/{message_id}/feedback",
+        methods: &["PUT", "DELETE"],
+        answer: || put(owned::rate).delete(owned::unrate),
+    },
+    Route { path: "/conversations/{conversation_id}/read", methods: &["PUT"], answer: || put(owned::read) },
+    Route { path: "/conversations/{conversation_id}/export", methods: &["GET"], answer: || get(export::export) },
+    Route {
+        path: "/conversations/{conversation_id}/turns/{turn_id}/stop",
+        methods: &["POST"],
+        answer: || post(turns::stop),
     },
     Route {
         path: "/conversations/{conversation_id}/takeover",
@@ -95,6 +112,10 @@ pub const ROUTES: &[Route] = &[
         methods: &["POST"],
         answer: || post(escalations::hand_back),
     },
+    Route { path: "/me", methods: &["GET"], answer: || get(portal::me) },
+    Route { path: "/agents", methods: &["GET"], answer: || get(portal::agents) },
+    Route { path: "/search", methods: &["GET"], answer: || get(portal::search) },
+    Route { path: "/usage", methods: &["GET"], answer: || get(portal::usage) },
     Route { path: "/healthz", methods: &["GET"], answer: || get(healthz) },
     Route { path: "/readyz", methods: &["GET"], answer: || get(readyz) },
 ];

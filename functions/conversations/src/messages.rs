@@ -16,15 +16,15 @@ use chat_core::{
     },
     text::Text,
 };
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::{
-    Api, BASE, HINT_TIMEOUT,
-    conversations::{next, page_size},
+    Api, HINT_TIMEOUT,
     error::Problem,
     extract::{Bearer, IdempotencyKey, InPath, Json, Query},
+    paging::{Onward, page_size},
 };
 
 /// Text of one page at most, in bytes as they go out: well below the 6 MB that Lambda lets a function answer.
@@ -61,17 +61,19 @@ pub async fn page(
     let more = trim(&mut messages, page) || more;
     let mut headers = HeaderMap::new();
     let onward = match page {
-        Page::After(_) => messages.last().map(|last| format!("after={}", last.seq)),
-        Page::Newest | Page::Before(_) => messages.first().map(|first| format!("before={}", first.seq)),
+        Page::After(_) => messages.last().map(|last| ("after", last.seq)),
+        Page::Newest | Page::Before(_) => messages.first().map(|first| ("before", first.seq)),
     };
     if let Some(onward) = onward.filter(|_| more) {
-        next(&mut headers, &format!("{BASE}/conversations/{id}/messages?limit={limit}&{onward}"));
+        let (name, place) = onward;
+        let onward = Onward::at(&format!("/conversations/{id}/messages"));
+        headers.insert(header::LINK, onward.with("limit", Some(limit)).with(name, Some(place)).link());
     }
     Ok((headers, Json(messages)).into_response())
 }
 
 /// Cuts a page that Lambda would not let out, at its far end, and tells whether it did; one message always stays.
-fn trim(messages: &mut Vec<Message>, page: Page) -> bool {
+pub(crate) fn trim(messages: &mut Vec<Message>, page: Page) -> bool {
     let mut left = PAGE_BYTES;
     let fits = |message: &&Message| {
         // A quote becomes four bytes on its way through two layers of JSON, and so many has an emoji.

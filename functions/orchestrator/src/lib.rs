@@ -18,6 +18,7 @@ pub mod notice;
 pub mod routes;
 pub mod spend;
 mod telling;
+mod title;
 pub mod tools;
 pub mod turn;
 
@@ -25,7 +26,7 @@ use std::sync::Arc;
 
 use chat_core::{
     bus::Publisher,
-    config::{self, Env, Limits, Memory, Times},
+    config::{self, Env, Limits, Memory, Times, Titles},
     queue::{Queue, Sqs},
     sealed::Sealer,
     store::Store,
@@ -55,6 +56,8 @@ pub struct Orchestrator {
     pub times: Times,
     /// What agents are reminded of.
     pub memory: Memory,
+    /// What conversations are called.
+    pub titles: Titles,
     /// Tells tenants outside that a person is wanted.
     pub notices: Arc<Notices>,
 }
@@ -71,7 +74,7 @@ impl Orchestrator {
         let queue = config::Queue::read(&mut env);
         let times = Times::read(&mut env);
         let model = config::Model::read(&mut env);
-        let memory = Memory::read(&mut env);
+        let (memory, titles) = (Memory::read(&mut env), Titles::read(&mut env));
         let (notices, sealing) = (config::Notices::read(&mut env), config::Sealing::read(&mut env));
         let channels = config::Channels::read(&mut env);
         let text_chars = Limits::read(&mut env).text_chars;
@@ -87,6 +90,7 @@ impl Orchestrator {
             channels: Channels::new(&channels, &sealing, text_chars, delivery::Patience::within(times.turn))?,
             times,
             memory,
+            titles,
             notices: Arc::new(Notices::new(&notices, &sealing)),
         })
     }

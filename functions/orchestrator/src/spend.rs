@@ -76,6 +76,12 @@ impl Account {
         Self::new(store, payer(claim, Purpose::Summary), claim.budgeted)
     }
 
+    /// The account of its conversation's title, which is written down by itself.
+    #[must_use]
+    pub fn of_title(store: &Store, claim: &Claim) -> Self {
+        Self::new(store, payer(claim, Purpose::Title), claim.budgeted)
+    }
+
     /// What was spent, to be written down with the turn's end.
     #[must_use]
     pub fn bill(&self) -> Bill {

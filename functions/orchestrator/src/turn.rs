@@ -198,7 +198,7 @@ impl Orchestrator {
         Ok(Closed { next, reply: None })
     }
 
-    /// What nobody waits for: remembers what was said, and summarizes what fell out of the prompt. Redis forgets the text
+    /// What nobody waits for: remembers what was said, says what it is about, and summarizes what fell out of the prompt. Redis forgets the text
     /// so far, if it had any: whoever comes now reads the store.
     async fn tidy(&self, claim: &Claim, run: &Run, reply: Option<Words>) {
         if run.told != Told::default() {
@@ -207,6 +207,7 @@ impl Orchestrator {
         }
         if let Some(reply) = reply {
             let message = Words { seq: claim.seq, author: Author::User, text: claim.message.clone() };
+            self.entitle(claim, &message, &reply, run.until).await;
             self.remember(claim, &[message, reply]).await;
             let account = Account::of_summary(&self.store, claim);
             self.summarize(claim, run.oldest, run.until, &account).await;

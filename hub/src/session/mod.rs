@@ -4,6 +4,7 @@
 //! what the client has seen; go live, passing over what was read already. From then on a frame with a `seq` is written
 //! only as the next one; where a number is missing, the store is read.
 
+mod marks;
 mod news;
 mod rate;
 mod says;
@@ -26,6 +27,7 @@ use chat_core::{
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tracing::debug;
 
+use marks::Marks;
 use rate::Frames;
 use stream::Streamed;
 
@@ -70,7 +72,9 @@ pub(crate) async fn serve(
             guest.gate.open();
             // No stranger any more.
             drop(guest);
-            session.live(&mut socket).await
+            let close = session.live(&mut socket).await;
+            session.last_mark().await;
+            close
         }
         Err(close) => close,
     };
@@ -113,6 +117,7 @@ struct Session {
     silent_pings: u32,
     bad_frames: u32,
     frames: Frames,
+    marks: Marks,
     /// When to look at the store again, after it could not be reached.
     look_again: Option<Instant>,
     /// When this socket shall go elsewhere, once its hub goes away.
@@ -166,6 +171,7 @@ async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<Conversati
         silent_pings: 0,
         bad_frames: 0,
         frames: Frames::new(&hub.0.limits),
+        marks: Marks::default(),
         look_again: None,
         leave: None,
     };
@@ -210,6 +216,9 @@ impl Session {
                 () = sleep_until(self.look_again.unwrap_or(self.expires)), if self.look_again.is_some() => {
                     Box::pin(self.repair(socket)).await
                 }
+                () = sleep_until(self.marks.due.unwrap_or(self.expires)), if self.marks.due.is_some() => {
+                    Box::pin(self.write_mark()).await
+                }
                 () = sleep_until(self.expires) => Err(Close::Unauthenticated),
                 () = away.cancelled(), if self.leave.is_none() => {
                     let hub = &self.hub.0;
@@ -245,9 +254,12 @@ impl Session {
         }
     }
 
-    /// Takes a seat that was read from the store, and tells who answers where that was news: the `status` frame was lost.
+    /// Takes a seat that was read from the store, and tells who answers and how far was read where that was news: the
+    /// frame that said so was lost.
     async fn sit(&mut self, socket: &mut WebSocket, seat: Seat) -> Result<(), Close> {
-        let known = std::mem::replace(&mut self.seat, seat).status;
+        let read_seq = self.seat.read_seq.max(seat.read_seq);
+        self.marked(socket, read_seq).await?;
+        let known = std::mem::replace(&mut self.seat, Seat { read_seq, ..seat }).status;
         if known == seat.status {
             return Ok(());
         }
@@ -262,6 +274,7 @@ impl Session {
             resumed,
             expires_at: self.identity.expires_at,
             status: self.seat.status,
+            read_seq: self.seat.read_seq,
         };
         write::frame(socket, &frame).await
     }

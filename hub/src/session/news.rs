@@ -36,6 +36,9 @@ impl Session {
             // The store says whether that is so, and tells this socket.
             return if epoch > self.epoch { Box::pin(self.repair(socket)).await } else { Ok(()) };
         }
+        if let ServerFrame::Read { seq, .. } = event.frame {
+            return self.marked(socket, seq).await;
+        }
         if matches!(event.frame, ServerFrame::Delta { .. }) {
             return self.delta(socket, &event).await;
         }
@@ -67,10 +70,16 @@ impl Session {
     fn note(&mut self, frame: &ServerFrame) {
         #[expect(clippy::wildcard_enum_match_arm, reason = "the other frames begin and end nothing")]
         match frame {
-            ServerFrame::Message { message } => match message.turn {
-                Some(turn) if !turn.state.ended() => self.begun(turn.id),
-                _ => {}
-            },
+            ServerFrame::Message { message } => {
+                if message.author_id.is_none() {
+                    // Whoever writes has read what stands before it.
+                    self.seat.read_seq = self.seat.read_seq.max(message.seq);
+                }
+                match message.turn {
+                    Some(turn) if !turn.state.ended() => self.begun(turn.id),
+                    _ => {}
+                }
+            }
             ServerFrame::Response { turn_id: Some(turn), .. } => self.ended(*turn),
             ServerFrame::Turn { turn_id, state, .. } if state.ended() => self.ended(*turn_id),
             _ => {}

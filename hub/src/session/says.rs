@@ -59,6 +59,7 @@ impl Session {
                 self.message(socket, text, client_message_id).await
             }
             ClientFrame::Stop(event::Stop { turn_id }) => self.stop(socket, turn_id).await,
+            ClientFrame::Read(event::Read { seq }) => self.mark(socket, seq).await,
             ClientFrame::Auth(auth) => self.refresh(socket, &auth).await,
             ClientFrame::Unknown => {
                 let error = Error::new(Code::UnknownFrame, "There is no frame of this type.");
@@ -140,6 +141,10 @@ impl Session {
             self.catch_up_before(socket, accepted.seq).await?;
         }
         self.last_seq = self.last_seq.max(accepted.seq);
+        if self.seat.owner == self.identity.user_id {
+            // Whoever writes has read what stands before it.
+            self.seat.read_seq = self.seat.read_seq.max(accepted.seq);
+        }
         write::frame(socket, &answer).await?;
         if self.epoch > epoch {
             // A reset was told on the way, and may have taken this message along: whoever reads again now knows.
@@ -207,7 +212,8 @@ impl Session {
         if let Err(wait) = self.leave().await {
             return write::frame(socket, &write::retry(&too_fast(), None, wait)).await;
         }
-        match self.hub.0.store.stop(&self.identity, self.seat.conversation, turn_id).await {
+        let stopped = self.hub.0.store.stop(&self.identity, self.seat.conversation, turn_id).await;
+        match stopped.map(|(_, stopped)| stopped) {
             Ok(Stop::Asked) => {
                 // The row says it; this only makes its worker look there sooner.
                 let hint = webchat_stop_key(self.seat.tenant(), turn_id);

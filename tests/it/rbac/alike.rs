@@ -10,6 +10,7 @@ use conversations::ROUTES;
 use harness::{
     app::{self, App},
     clients::{Answer, Farewell, Rest, Socket},
+    requests,
     wire::Wire,
 };
 use serde_json::json;
@@ -19,11 +20,16 @@ use super::cast::{Caller, Cast, Target};
 /// A request for a conversation.
 async fn ask(rest: &Rest, method: &str, path: &str, id: &str) -> Answer {
     let path = path.replace("{conversation_id}", id);
-    let body = if path.ends_with("/messages") { json!({"text": "hello"}) } else { json!({}) };
+    let elsewhere = "0193c0de-0000-7000-8000-000000000002";
+    let path = path.replace("{message_id}", elsewhere).replace("{turn_id}", elsewhere);
+    let body = requests::body(method, &path);
     let make = |http: &reqwest::Client, base: &str| {
         let request = http.request(method.parse().unwrap(), format!("{base}{path}"));
         let request = request.header("Idempotency-Key", "0193c0de-0000-7000-8000-000000000001");
-        if method == "POST" { request.json(&body) } else { request }
+        match &body {
+            Some(body) => request.json(body),
+            None => request,
+        }
     };
     rest.with(make).await.unwrap()
 }

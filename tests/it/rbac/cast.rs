@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use chat_core::{
     caller::Role,
-    ids::{AgentId, ClientMessageId, ConversationId, TenantId, TurnId, UserId},
+    ids::{AgentId, ClientMessageId, ConversationId, MessageId, TenantId, TurnId, UserId},
 };
 use harness::{
     app::{App, until},
     clients::{Answer, Rest},
     demo::User,
+    requests,
 };
 use serde_json::json;
 use tokio_postgres::Client;
@@ -112,6 +113,7 @@ struct Talk {
     owner: &'static str,
     id: ConversationId,
     turn: TurnId,
+    reply: MessageId,
 }
 
 /// The product with all of them in it.
@@ -150,11 +152,12 @@ impl Cast {
                 owner: handle,
                 id: app.conversation(handle).await.unwrap().parse().unwrap(),
                 turn: TurnId::new(),
+                reply: MessageId::new(),
             });
         }
         let agent = app.agent_of(app.user("ben@acme")).id;
         let roots = app.rest("root").open(acme, agent).await.unwrap().parse().unwrap();
-        talks.push(Talk { owner: "root", id: roots, turn: TurnId::new() });
+        talks.push(Talk { owner: "root", id: roots, turn: TurnId::new(), reply: MessageId::new() });
         for Talk { id, turn, .. } in &talks {
             let insert = "insert into turns (id, tenant_id, conversation_id, user_id, seq, epoch, state, text_sha256, ended_at)
                 select $1, tenant_id, id, user_id, 0, 0, 'stopped', sha256('x'), now() from web_conversations where id = $2";
@@ -180,6 +183,15 @@ impl Cast {
               escalated_at = case when id = any($1) then now() end
             where (status = 'escalated') <> (id = any($1)) or taken_by is not null";
         self.owner.execute(restore, &[&waiting]).await.unwrap();
+        // There is something to read, and nobody has.
+        let unread = "update web_conversations set read_seq = 0, last_seq = greatest(last_seq, 1)
+            where read_seq > 0 or last_seq = 0";
+        self.owner.execute(unread, &[]).await.unwrap();
+        let (ids, replies): (Vec<_>, Vec<_>) = self.talks.iter().map(|talk| (talk.id, talk.reply)).unzip();
+        let reply = "insert into web_conversation_messages (id, conversation_id, tenant_id, seq, epoch, role, content)
+            select t.reply, c.id, c.tenant_id, 0, c.epoch, 'assistant', 'hello'
+            from unnest($1::uuid[], $2::uuid[]) t (id, reply) join web_conversations c on c.id = t.id on conflict do nothing";
+        self.owner.execute(reply, &[&ids, &replies]).await.unwrap();
     }
 
     fn talk(&self, caller: Caller, target: Target) -> Option<&Talk> {
@@ -208,6 +220,11 @@ impl Cast {
         self.talk(caller, target).map_or_else(TurnId::new, |talk| talk.turn)
     }
 
+    /// A reply in a target.
+    fn reply(&self, caller: Caller, target: Target) -> MessageId {
+        self.talk(caller, target).map_or_else(MessageId::new, |talk| talk.reply)
+    }
+
     /// What a caller says of themselves; `None` where that is nothing.
     pub(super) fn token(&self, caller: Caller) -> Option<String> {
         match caller {
@@ -233,18 +250,24 @@ impl Cast {
 
     /// Asks a route with a method about a target, with all that it needs.
     pub(super) async fn ask(&self, caller: Caller, method: &str, path: &str, target: Target) -> Answer {
-        let (query, body) = match (method, path) {
-            (_, "/conversations") => self.collection(caller, target),
-            ("POST", path) if path.ends_with("/messages") => (String::new(), json!({"text": "hello"})),
-            _ => (String::new(), json!({})),
+        let (query, body) = match path {
+            "/conversations" => self.collection(caller, target),
+            "/agents" | "/search" | "/usage" => {
+                let (company, _) = self.collection(caller, target);
+                let company = company.replace("&status=escalated", "");
+                let rest = requests::query(path);
+                (if company.is_empty() { rest.replacen('&', "?", 1) } else { format!("{company}{rest}") }, json!({}))
+            }
+            _ => (String::new(), requests::body(method, path).unwrap_or_default()),
         };
         let path = path.replace("{conversation_id}", &self.id(caller, target));
         let path = path.replace("{turn_id}", &self.turn(caller, target).to_string());
+        let path = path.replace("{message_id}", &self.reply(caller, target).to_string());
         let query = if method == "GET" { query } else { String::new() };
         let make = |http: &reqwest::Client, base: &str| {
             let request = http.request(method.parse().unwrap(), format!("{base}{path}{query}"));
             let request = request.header("Idempotency-Key", ClientMessageId::new().to_string());
-            if method == "POST" { request.json(&body) } else { request }
+            if body.is_object() && method != "GET" { request.json(&body) } else { request }
         };
         self.rest(caller).with(make).await.unwrap()
     }

@@ -31,20 +31,32 @@ const TABLE: &str = "
 GET /conversations                            | u uu uu uu | u uu uu uu | y yy ff fb | y yy ff fb | y yy ff fb | y ff yy fb | y ff yy fb | y yy yy yb | f ff ff fb
 POST /conversations                           | u uu uu uu | u uu uu uu | y yn ff fb | y yn ff fb | y yn ff fb | y ff yn fb | y ff yn fb | b yn yn nb | f ff ff fb
 GET /conversations/{conversation_id}          | u uu uu uu | u uu uu uu | y yn nn nb | y nn nn nb | y ny nn nb | y nn yn nb | y nn ny nb | y yy yy nb | n nn nn nb
+PATCH /conversations/{conversation_id}        | u uu uu uu | u uu uu uu | y yn nn nb | y nn nn nb | y nf nn nb | y nn yn nb | y nn nf nb | y ff ff nb | n nn nn nb
 DELETE /conversations/{conversation_id}       | u uu uu uu | u uu uu uu | y yn nn nb | y nn nn nb | y ny nn nb | y nn yn nb | y nn ny nb | y yy yy nb | n nn nn nb
 GET /conversations/{conversation_id}/messages | u uu uu uu | u uu uu uu | y yn nn nb | y nn nn nb | y ny nn nb | y nn yn nb | y nn ny nb | y yy yy nb | n nn nn nb
 POST /conversations/{conversation_id}/messages| u uu uu uu | u uu uu uu | y yn nn nb | y nn nn nb | y ny nn nb | y nn yn nb | y nn ny nb | y yy yy nb | n nn nn nb
+PUT /conversations/{conversation_id}/messages/{message_id}/feedback| u uu uu uu | u uu uu uu | y yn nn nb | y nn nn nb | y nf nn nb | y nn yn nb | y nn nf nb | y ff ff nb | n nn nn nb
+DELETE /conversations/{conversation_id}/messages/{message_id}/feedback| u uu uu uu | u uu uu uu | y yn nn nb | y nn nn nb | y nf nn nb | y nn yn nb | y nn nf nb | y ff ff nb | n nn nn nb
+PUT /conversations/{conversation_id}/read     | u uu uu uu | u uu uu uu | y yn nn nb | y nn nn nb | y nf nn nb | y nn yn nb | y nn nf nb | y ff ff nb | n nn nn nb
+GET /conversations/{conversation_id}/export   | u uu uu uu | u uu uu uu | y yn nn nb | y nn nn nb | y ny nn nb | y nn yn nb | y nn ny nb | y yy yy nb | n nn nn nb
+POST /conversations/{conversation_id}/turns/{turn_id}/stop| u uu uu uu | u uu uu uu | y yn nn nb | y nn nn nb | y ny nn nb | y nn yn nb | y nn ny nb | y yy yy nb | n nn nn nb
 POST /conversations/{conversation_id}/takeover| u uu uu uu | u uu uu uu | f fn nn nb | f nn nn nb | f ny nn nb | f nn fn nb | f nn ny nb | y yy yy nb | n nn nn nb
 POST /conversations/{conversation_id}/handback| u uu uu uu | u uu uu uu | f fn nn nb | f nn nn nb | y ny nn nb | f nn fn nb | y nn ny nb | y yy yy nb | n nn nn nb
+GET /me                                       | u uu uu uu | u uu uu uu | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy
+GET /agents                                   | u uu uu uu | u uu uu uu | y yy ff fb | y yy ff fb | y yy ff fb | y ff yy fb | y ff yy fb | b yy yy yb | f ff ff fb
+GET /search                                   | u uu uu uu | u uu uu uu | y yy ff fb | y yy ff fb | y yy ff fb | y ff yy fb | y ff yy fb | b yy yy yb | f ff ff fb
+GET /usage                                    | u uu uu uu | u uu uu uu | f ff ff fb | f ff ff fb | y yy ff fb | f ff ff fb | y ff yy fb | b yy yy yb | f ff ff fb
 GET /healthz                                  | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy
 GET /readyz                                   | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy
 FIRST auth                                    | u uu uu uu | u uu uu uu | y yn nn nn | y nn nn nn | y ny nn nn | y nn yn nn | y nn ny nn | y yy yy nn | n nn nn nn
 FIRST message                                 | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb
 FIRST stop                                    | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb
+FIRST read                                    | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb
 FIRST of no known type                        | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb | b bb bb bb
 THEN auth                                     | u uu uu uu | u uu uu uu | y yn nn nn | y nn nn nn | y ny nn nn | y nn yn nn | y nn ny nn | y yy yy nn | n nn nn nn
 THEN message                                  | u uu uu uu | u uu uu uu | y yn nn nn | y nn nn nn | y ny nn nn | y nn yn nn | y nn ny nn | y yy yy nn | n nn nn nn
 THEN stop                                     | u uu uu uu | u uu uu uu | y yn nn nn | y nn nn nn | y ny nn nn | y nn yn nn | y nn ny nn | y yy yy nn | n nn nn nn
+THEN read                                     | u uu uu uu | u uu uu uu | y yn nn nn | y nn nn nn | y ne nn nn | y nn yn nn | y nn ne nn | y ee ee nn | n nn nn nn
 THEN of no known type                         | u uu uu uu | u uu uu uu | e en nn nn | e nn nn nn | e ne nn nn | e nn en nn | e nn ne nn | e ee ee nn | n nn nn nn
 ";
 
@@ -170,6 +182,7 @@ async fn on_a_socket(cast: &Cast, caller: Caller, target: Target, first: bool, k
         "auth" => auth.clone(),
         "message" => json!({"type": "message", "text": "hello"}),
         "stop" => json!({"type": "stop", "turn_id": cast.turn(caller, target)}),
+        "read" => json!({"type": "read", "seq": 1}),
         UNKNOWN => json!({"type": "dance"}),
         other => panic!("how is a frame of type {other} said?"),
     };
@@ -181,6 +194,7 @@ async fn on_a_socket(cast: &Cast, caller: Caller, target: Target, first: bool, k
         answered = match kind {
             "message" => "typing",
             "stop" => "turn",
+            "read" => "read",
             _ => "ready",
         };
         // The reply to what was said before this may still be on its way.
@@ -227,7 +241,7 @@ async fn what_no_route_has_is_refused_whoever_asks() {
                 assert_eq!(answer.status, 405, "{method} {} {}: {}", route.path, caller.name(), answer.body);
             }
         }
-        for path in ["/", "/admin", "/conversations/", "/conversations/x/y", "/conversations/../healthz/x", "/tenants"]
+        for path in ["/", "/admin", "/conversations/", "/conversations/x/y", "/conversations/../healthz/x", "/tenants", "/me/x"]
         {
             let answer = cast.ask(*caller, "GET", path, Target::Own).await;
             assert_eq!(answer.status, 404, "{path} {}: {}", caller.name(), answer.body);

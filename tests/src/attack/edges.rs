@@ -12,6 +12,7 @@ use crate::{
     app::App,
     clients::{Heard, Rest, Socket},
     pump::{event, record},
+    requests,
 };
 
 /// What their tokens may be made to say of globex's people, which is believed of nobody: role and tenant.
@@ -53,13 +54,17 @@ async fn routes(rest: &Rest, house: &House, tries: &mut Tries) -> Result<()> {
         for (method, talk) in route.methods.iter().flat_map(|method| talks.iter().map(move |talk| (*method, talk))) {
             let path = route.path.replace("{conversation_id}", &talk.id.to_string());
             let path = path.replace("{turn_id}", &talk.turn.to_string());
-            let body = if path.ends_with("/messages") { json!({"text": "let me in"}) } else { json!({}) };
+            let path = path.replace("{message_id}", &talk.reply.to_string());
+            let body = requests::body(method, &path);
             let answer = rest
                 .with(|http, base| {
                     let request = http
                         .request(Method::from_bytes(method.as_bytes()).unwrap_or_default(), format!("{base}{path}"));
                     let request = request.header("Idempotency-Key", talk.client.to_string());
-                    if method == "POST" { request.json(&body) } else { request }
+                    match &body {
+                        Some(body) => request.json(body),
+                        None => request,
+                    }
                 })
                 .await?;
             tries.note(&format!("{method} {path}"), gave(answer.status, &answer.body));
@@ -81,6 +86,14 @@ async fn queries(rest: &Rest, app: &App, house: &House, own: &str, tries: &mut T
     ] {
         let answer = rest.get(&path).await?;
         tries.note(&path, gave(answer.status, &answer.body));
+    }
+    for route in ROUTES.iter().filter(|route| !route.path.contains('{') && route.methods.contains(&"GET")) {
+        let path = format!("{}?tenant_id={tenant}{}", route.path, requests::query(route.path));
+        // Of some nobody is asked which company is meant.
+        for path in [&path, route.path] {
+            let answer = rest.get(path).await?;
+            tries.note(path, answer.body.to_string().contains(CANARY).then(|| answer.body.to_string()));
+        }
     }
     let globex = app.user("ben@globex").tenant;
     for company in [Some(tenant), globex] {
@@ -108,6 +121,8 @@ async fn sockets(app: &App, house: &House, own: &str, token: &str, tries: &mut T
         let frame = socket.until("error").await?;
         tries.note("stop", (frame["code"] != "not_found").then(|| frame.to_string()));
     }
+    // How far somebody of acme's has read is not marked from here.
+    socket.say(&json!({"type": "read", "seq": 1})).await?;
     // The client's id of a message of acme's is as new here as any: what was said there does not come back for it.
     socket.message("hello", Some(&house.queued.client.to_string())).await?;
     let answer = socket.until("accepted").await?;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use anyhow::Result;
-use chat_core::ids::{AgentId, ClientMessageId, ConnectionId, ConversationId, TenantId, TurnId, UserId};
+use chat_core::ids::{AgentId, ClientMessageId, ConnectionId, ConversationId, MessageId, TenantId, TurnId, UserId};
 use tokio_postgres::Client;
 
 use super::CANARY;
@@ -18,6 +18,8 @@ pub struct Talk {
     pub turn: TurnId,
     /// The client's own id of it.
     pub client: ClientMessageId,
+    /// The reply.
+    pub reply: MessageId,
 }
 
 /// What an attacker may know of acme.
@@ -70,7 +72,12 @@ impl House {
             owner.execute(join, &[&tenant, &user]).await?;
             people.push(user);
         }
-        let talk = || Talk { id: ConversationId::new(), turn: TurnId::new(), client: ClientMessageId::new() };
+        let talk = || Talk {
+            id: ConversationId::new(),
+            turn: TurnId::new(),
+            client: ClientMessageId::new(),
+            reply: MessageId::new(),
+        };
         let house = Self {
             tenant,
             agents,
@@ -100,7 +107,7 @@ impl House {
             (self.waiting, "state = 'escalated', ended_at = now()"),
             (self.spent, "state = 'queued', deadline = now() - interval '1 hour'"),
         ];
-        for (number, (Talk { id, turn, client }, change)) in running.chain(others).enumerate() {
+        for (number, (Talk { id, turn, client, reply }, change)) in running.chain(others).enumerate() {
             // Each person has one conversation with each agent.
             let (user, agent) = (self.people[number / 2], self.agents[number % 2]);
             write!(
@@ -109,7 +116,9 @@ impl House {
                    values ('{id}', '{tenant}', '{agent}', '{user}', 2, '{CANARY} summary');
                  insert into web_conversation_messages (id, conversation_id, tenant_id, seq, epoch, role, content)
                    values ('{turn}', '{id}', '{tenant}', 1, 0, 'user', '{CANARY} question'),
-                          (gen_random_uuid(), '{id}', '{tenant}', 2, 0, 'assistant', '{CANARY} answer');
+                          ('{reply}', '{id}', '{tenant}', 2, 0, 'assistant', '{CANARY} answer');
+                 update web_conversation_messages set rating = 'down', rating_comment = '{CANARY} comment', rated_at = now()
+                   where id = '{reply}';
                  insert into turns (id, tenant_id, conversation_id, user_id, seq, epoch, client_message_id, text_sha256, hinted_at)
                    values ('{turn}', '{tenant}', '{id}', '{user}', 1, 0, '{client}', sha256('x'), now() + interval '1 day');
                  update turns set {change} where id = '{turn}';"
@@ -119,6 +128,7 @@ impl House {
         write!(
             sql,
             "update web_conversations set status = 'escalated', escalated_at = now(), escalation_reason = '{CANARY} reason',
+               title = '{CANARY} title',
                tell_at = now(), tell_hinted_at = now() + interval '1 day' where id = '{waiting}'"
         )?;
         Ok(owner.batch_execute(&sql).await?)

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use chat_core::{
     Result as Answer,
     config::{Database, Memory, Notices, Secret, Times},
+    conversation::Rating,
     ids::{ClientMessageId, ConversationId, MessageId, TenantId},
     job::Job,
     message::ChannelType,
@@ -16,14 +17,18 @@ use chat_core::{
         conversations::Listing,
         door::Action,
         messages::{Page, Position},
+        owned::Change,
+        portal::{Found, Search, UsageOf},
         spend::{Bill, Drawn, Line, Payer, Purpose},
         sweep::{Pace, Spent},
         turns::{Completion, End, Stop},
     },
-    text::Text,
+    text::{Text, Title},
     timestamp::Timestamp,
     token::Identity,
 };
+
+use time::macros::date;
 
 use super::{House, Tries, house};
 use crate::app::App;
@@ -31,9 +36,11 @@ use crate::app::App;
 /// Functions of the store that are tried here. Whoever adds one to the store adds a try, or says in [`EXEMPT`] why not.
 pub const TRIED: &[&str] = &[
     "accept",
+    "agents",
     "begin_sending",
     "bury",
     "bury_channel_turn",
+    "change_conversation",
     "claim",
     "claim_notice",
     "connection",
@@ -42,12 +49,16 @@ pub const TRIED: &[&str] = &[
     "end",
     "end_and_settle",
     "end_channel_turn",
+    "entitle",
     "escalate",
+    "export",
     "fallen_out",
+    "find",
     "finish",
     "finish_and_settle",
     "hand_back",
     "hear",
+    "mark_read",
     "messages",
     "messages_counted",
     "messages_said",
@@ -55,6 +66,7 @@ pub const TRIED: &[&str] = &[
     "notice_told",
     "open_conversation",
     "progress",
+    "rate",
     "renew",
     "renew_channel_turn",
     "reserve",
@@ -67,6 +79,7 @@ pub const TRIED: &[&str] = &[
     "stored",
     "summarize",
     "take_over",
+    "usage",
     "words",
 ];
 
@@ -74,6 +87,7 @@ pub const TRIED: &[&str] = &[
 pub const EXEMPT: &[(&str, &str)] = &[
     ("connect", "opens the pool"),
     ("ping", "asks nothing"),
+    ("me", "tells somebody who they are themselves; no company is named"),
     ("sweep", "looks at every tenant's open turns by design; its role sees ids and no text"),
     ("not_hinted", "undoes what `sweep` did, for the turns that it returned"),
     ("keep_dead_letter", "what nobody could read has no tenant"),
@@ -178,10 +192,22 @@ impl Attacker<'_> {
         for (listed, escalated) in
             [(Some(house.tenant), false), (Some(house.tenant), true), (None, false), (None, true)]
         {
-            let listing = Listing { tenant: listed, escalated, before: None, limit: 50 };
+            let listing = Listing { tenant: listed, escalated, archived: None, before: None, limit: 50 };
             tries.note("conversations", many(store.conversations(who, listing).await));
         }
         for company in [house.tenant, tenant] {
+            let of = house.talks()[0].id;
+            for conversation in [None, Some(of)] {
+                let search = Search { tenant: company, conversation, words: "answer", before: None, limit: 10 };
+                let found = store.find(who, &search).await;
+                let foreign = |found: Found| format!("{found:?}").contains(super::CANARY).then(|| format!("{found:?}"));
+                tries.note("find", found.ok().and_then(foreign));
+            }
+            let theirs = |got: String| got.contains(super::CANARY).then_some(got);
+            tries.note("agents", many(store.agents(who, company, None, 10).await).and_then(theirs));
+            let (from, to) = (date!(2000 - 01 - 01), date!(2100 - 01 - 01));
+            let of = UsageOf { tenant: company, from, to, after: None, limit: 10 };
+            tries.note("usage", many(store.usage(who, &of).await).and_then(theirs));
             tries.note("open_conversation", any(store.open_conversation(who, company, house.agents[0]).await));
         }
         let text = Text::parse("let me in".to_owned(), 100)?;
@@ -205,8 +231,17 @@ impl Attacker<'_> {
             let stopped = store.stop(who, own, talk.turn).await;
             tries.note(
                 "stop at home",
-                stopped.ok().filter(|stop| *stop != Stop::NoSuchTurn).map(|stop| format!("{stop:?}")),
+                stopped.ok().filter(|(_, stop)| *stop != Stop::NoSuchTurn).map(|stop| format!("{stop:?}")),
             );
+            let change = Change { title: Some(Some(Title::parse("ours now")?)), archived: Some(true) };
+            tries.note("change_conversation", any(store.change_conversation(who, id, &change).await));
+            tries.note("mark_read", any(store.mark_read(who, id, 1).await));
+            for reply in [talk.reply, talk.turn.into()] {
+                let rating = Some((Rating::Up, Some(&text)));
+                tries.note("rate", some(store.rate(who, id, reply, rating).await));
+                tries.note("rate at home", some(store.rate(who, own, reply, rating).await));
+            }
+            tries.note("export", any(store.export(who, id, 0, 10).await));
             tries.note("take_over", any(store.take_over(who, id).await));
             tries.note("hand_back", any(store.hand_back(who, id).await));
             tries.note("reset_conversation", any(store.reset_conversation(who, id).await));
@@ -215,6 +250,7 @@ impl Attacker<'_> {
     }
 
     async fn as_worker(&self, claim: &Claim, tries: &mut Tries) {
+        let ours = Title::parse("ours now").expect("a title");
         let Self { store, house, tenant, .. } = *self;
         let (times, pace) = (Times::default(), Pace::new(&Times::default()));
         let ids: Vec<ConversationId> = house.talks().iter().map(|talk| talk.id).collect();
@@ -240,6 +276,7 @@ impl Attacker<'_> {
             tries.note("words", many(store.words(forged, &[1, 2]).await));
             tries.note("fallen_out", many(store.fallen_out(forged, 9, 10).await));
             tries.note("search", many(store.search(forged, "answer", 10).await));
+            tries.note("entitle", some(store.entitle(forged, &ours).await));
             tries.note("summarize", yes(store.summarize(forged, "ours now", 9).await));
             tries.note("stored", some(store.stored(forged, talk.turn.into()).await));
             // Each of these ends a turn that is held: so each comes first at one of them.

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use chat_core::{
-    config::{self, Database, Memory, Secret, Times},
+    config::{self, Database, Memory, Secret, Times, Titles},
     ids::{ConversationId, MessageId},
     store::{Store, migrate::migrate, turns::Completion},
     text::Text,
@@ -85,6 +85,7 @@ async fn main() -> Result<()> {
         limits: app::lifted(),
         times: Times::default(),
         memory: Memory::default(),
+        titles: Titles { turns: 0 },
         notices: config::Notices::default(),
         sealing: config::Sealing::default(),
         model: Arc::new(Builtin),

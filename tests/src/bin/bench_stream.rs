@@ -22,7 +22,7 @@ use axum::{
     serve::ListenerExt,
 };
 use chat_core::{
-    config::{self, Memory, Secret, Speaks, Times},
+    config::{self, Memory, Secret, Speaks, Times, Titles},
     store::migrate::migrate,
 };
 use clap::Parser;
@@ -195,6 +195,7 @@ async fn main() -> Result<()> {
                 notices: config::Notices::default(),
                 sealing: config::Sealing::default(),
                 memory: Memory::default(),
+                titles: Titles { turns: 0 },
                 model: Arc::new(Models::new(&model, Patience::within(times.turn))?),
                 channels: real_channels(),
                 pool_size: 8,

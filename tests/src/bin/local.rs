@@ -8,7 +8,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use chat_core::{
-    config::{self, Database, Env, Limits, Memory, Sealing, Secret, Times, log_filter},
+    config::{self, Database, Env, Limits, Memory, Sealing, Secret, Times, Titles, log_filter},
     sealed::Sealer,
     store::{Store, migrate::migrate},
 };
@@ -156,6 +156,7 @@ async fn run(start: &Start) -> Result<()> {
         limits: if start.limits { Limits::default() } else { app::lifted() },
         times: Times::default(),
         memory: Memory::default(),
+        titles: Titles::default(),
         model,
         notices: config::Notices { allow_private: true, ..config::Notices::default() },
         sealing: config::Sealing::default(),

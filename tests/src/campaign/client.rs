@@ -312,7 +312,9 @@ impl Client {
             ServerFrame::Typing { .. }
             | ServerFrame::Tool { .. }
             | ServerFrame::Turn { .. }
-            | ServerFrame::Status { .. } => {}
+            | ServerFrame::Status { .. }
+            | ServerFrame::Read { .. }
+            | ServerFrame::Conversation { .. } => {}
         }
         Ok(false)
     }

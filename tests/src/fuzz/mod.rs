@@ -55,7 +55,7 @@ pub fn frame(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match ClientFrame::parse(text) {
         Ok(ClientFrame::Message(said)) => assert!(said.text.len() <= text.len(), "nothing is added"),
-        Ok(ClientFrame::Auth(_) | ClientFrame::Stop(_) | ClientFrame::Unknown) => {
+        Ok(ClientFrame::Auth(_) | ClientFrame::Stop(_) | ClientFrame::Read(_) | ClientFrame::Unknown) => {
             assert!(text.trim_start().starts_with('{'), "a frame is an object");
         }
         Err(error) => assert!(complaint(&error.to_string()).len() <= LONGEST_COMPLAINT, "{error}"),
