@@ -1,6 +1,7 @@
 //! A conversation and what is in it, as REST and the socket show them.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
     error::Code,
@@ -10,7 +11,7 @@ use crate::{
 };
 
 /// The one thread of a person with an agent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Conversation {
     /// Its id.
     pub id: ConversationId,
@@ -25,6 +26,7 @@ pub struct Conversation {
     /// When something last happened in it.
     pub updated_at: Timestamp,
     /// The beginning of its newest message; `null` while there is none.
+    #[schema(required)]
     pub last_message_preview: Option<String>,
     /// Who answers.
     pub status: Status,
@@ -33,21 +35,25 @@ pub struct Conversation {
     /// The `seq` of its newest message ever; 0 while there was none.
     pub last_seq: i64,
     /// What it is about, in its owner's words or its agent's; `null` while nobody has said so.
+    #[schema(required)]
     pub title: Option<String>,
     /// When its owner put it away; `null` while it is in sight.
+    #[schema(required)]
     pub archived_at: Option<Timestamp>,
     /// Up to which `seq` its owner has read.
     pub read_seq: i64,
     /// Replies that its owner has not read, counted up to 100; absent in somebody else's conversation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub unread: Option<i64>,
     /// Why a person answers, and who; absent while the agent does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub escalation: Option<Escalation>,
 }
 
 /// Why a person answers in a conversation, and who.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Escalation {
     /// Since when.
     pub since: Timestamp,
@@ -55,22 +61,26 @@ pub struct Escalation {
     pub reason: String,
     /// The person who took it away from the agent; absent where a rule did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub by: Option<UserId>,
     /// The person who answers; absent while it waits for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub taken_by: Option<UserId>,
     /// Whose conversation it is.
     pub user_id: UserId,
     /// What they are called; `null` for somebody who is no member of the company (any more).
+    #[schema(required)]
     pub user_name: Option<String>,
     /// The last of what was said, oldest first; in the list with `status=escalated` alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub transcript: Option<Vec<Line>>,
 }
 
 /// One line of a transcript. A transcript has at most 30 lines and 3,000 characters; the oldest line's end is cut where
 /// it does not fit.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Line {
     /// Its place in the conversation.
     pub seq: i64,
@@ -78,6 +88,7 @@ pub struct Line {
     pub role: Author,
     /// The person who wrote it, where that is not the one the role suggests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub author_id: Option<UserId>,
     /// What it says.
     pub content: String,
@@ -86,7 +97,7 @@ pub struct Line {
 }
 
 /// One entry of a conversation, as REST and the socket show it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Message {
     /// Its id.
     pub id: MessageId,
@@ -99,15 +110,19 @@ pub struct Message {
     /// When it was stored.
     pub created_at: Timestamp,
     /// The message it answers.
+    #[schema(required)]
     pub reply_to: Option<MessageId>,
     /// The person who wrote it, where that is not the one the role suggests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub author_id: Option<UserId>,
     /// What became of it; on user messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub turn: Option<Turn>,
     /// What the conversation's owner thinks of it; on replies that they have rated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub feedback: Option<Feedback>,
 }
 
@@ -131,7 +146,7 @@ impl Message {
 }
 
 /// What became of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Turn {
     /// The turn's id.
     pub id: TurnId,
@@ -139,24 +154,26 @@ pub struct Turn {
     pub state: TurnState,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     pub code: Option<Code>,
 }
 
 /// What somebody thinks of a reply.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Feedback {
     /// Whether it was of use.
     pub rating: Rating,
     /// Why, in their words; `null` if they did not say.
+    #[schema(required)]
     pub comment: Option<String>,
     /// When they said so.
     pub rated_at: Timestamp,
 }
 
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$word_doc:meta])* $variant:ident = $word:literal)* }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$word_doc:meta])* $variant:ident = $word:tt)* }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
         pub enum $name {
             $($(#[$word_doc])* #[serde(rename = $word)] $variant,)*
         }

@@ -7,6 +7,7 @@
 use std::{borrow::Cow, error, fmt};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What this crate and its users return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -33,9 +34,9 @@ pub enum Kind {
 }
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $variant:ident = $name:literal => $kind:ident)*) => {
+    ($($(#[$doc:meta])* $variant:ident = $name:tt => $kind:ident)*) => {
         /// The closed list of error codes, in REST problems, socket `error` frames and failed turns.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
         pub enum Code {
             $($(#[$doc])* #[serde(rename = $name)] $variant,)*
         }
@@ -155,7 +156,7 @@ impl std::str::FromStr for Code {
 }
 
 /// One field of a request that was refused, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     /// Where it stands: a field path (`text`), a query parameter, a header or a path segment.
     pub field: String,

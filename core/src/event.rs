@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize, de::Error as _};
+use utoipa::{PartialSchema, ToSchema, openapi};
 
 use crate::{
     conversation::{Message, Origin, Status, ToolState, TurnState},
@@ -32,14 +33,20 @@ pub struct FrameType {
     /// Its `type`.
     pub name: &'static str,
     read: fn(&str) -> serde_json::Result<ClientFrame>,
+    /// What the rest is like, for the document of the socket.
+    pub schema: fn() -> openapi::RefOr<openapi::Schema>,
 }
 
 /// Every frame that a client may send. [`ClientFrame::parse`] reads by this table, so neither can fall behind the other.
 pub const CLIENT_FRAMES: &[FrameType] = &[
-    FrameType { name: "auth", read: |text| serde_json::from_str(text).map(ClientFrame::Auth) },
-    FrameType { name: "message", read: |text| serde_json::from_str(text).map(ClientFrame::Message) },
-    FrameType { name: "stop", read: |text| serde_json::from_str(text).map(ClientFrame::Stop) },
-    FrameType { name: "read", read: |text| serde_json::from_str(text).map(ClientFrame::Read) },
+    FrameType { name: "auth", read: |text| serde_json::from_str(text).map(ClientFrame::Auth), schema: Auth::schema },
+    FrameType {
+        name: "message",
+        read: |text| serde_json::from_str(text).map(ClientFrame::Message),
+        schema: Said::schema,
+    },
+    FrameType { name: "stop", read: |text| serde_json::from_str(text).map(ClientFrame::Stop), schema: Stop::schema },
+    FrameType { name: "read", read: |text| serde_json::from_str(text).map(ClientFrame::Read), schema: Read::schema },
 ];
 
 impl ClientFrame {
@@ -63,7 +70,7 @@ impl ClientFrame {
 }
 
 /// A message for the agent.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub struct Said {
     /// What it says.
     pub text: String,
@@ -73,24 +80,25 @@ pub struct Said {
 }
 
 /// Which turn shall end.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub struct Stop {
     /// This one.
     pub turn_id: TurnId,
 }
 
 /// How far the conversation's owner has read.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 pub struct Read {
     /// Up to this `seq`. The newest mark counts; it never goes back.
     pub seq: i64,
 }
 
 /// Who the client says it is, and where it was.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub struct Auth {
     /// The signed token; the only field that is believed. Without it nobody comes in.
     #[serde(default)]
+    #[schema(value_type = Option<String>)]
     pub token: Option<Secret>,
     /// As in the original; compared, never believed.
     #[serde(default, rename = "userId")]
@@ -116,7 +124,7 @@ impl std::fmt::Debug for Auth {
 }
 
 /// What the server sends.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServerFrame {
     /// Authenticated, and everything missed was sent.
@@ -135,6 +143,7 @@ pub enum ServerFrame {
         status: Status,
         /// Up to which `seq` the conversation's owner has read.
         #[serde(default)]
+        #[schema(required)]
         read_seq: i64,
     },
     /// Somebody is writing.
@@ -145,6 +154,7 @@ pub enum ServerFrame {
         origin: Origin,
         /// On the bus alone: the socket that was told directly and need not hear it again.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(ignore)]
         via: Option<SocketId>,
     },
     /// The client's message is stored; from here it cannot be lost.
@@ -156,6 +166,7 @@ pub enum ServerFrame {
         /// The turn that will answer it.
         turn_id: TurnId,
         /// The client's own id, if it gave one.
+        #[schema(required)]
         client_message_id: Option<ClientMessageId>,
         /// The same message was accepted before; this is its answer again.
         duplicate: bool,
@@ -173,9 +184,11 @@ pub enum ServerFrame {
         state: TurnState,
         /// Why it failed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(nullable = false)]
         code: Option<Code>,
         /// The reply, where there is one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(nullable = false)]
         message_id: Option<MessageId>,
     },
     /// A piece of a running reply.
@@ -210,11 +223,13 @@ pub enum ServerFrame {
         seq: i64,
         /// The turn it ends; absent on a person's answer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(nullable = false)]
         turn_id: Option<TurnId>,
         /// When it was stored.
         created_at: Timestamp,
         /// The person who answered in the agent's stead.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(nullable = false)]
         author_id: Option<UserId>,
     },
     /// The conversation was handed to a person or back.
@@ -223,6 +238,7 @@ pub enum ServerFrame {
         status: Status,
         /// Who handed it over.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(nullable = false)]
         by: Option<UserId>,
     },
     /// The conversation's owner has read on, here or elsewhere.
@@ -237,6 +253,7 @@ pub enum ServerFrame {
         /// The conversation.
         conversation_id: ConversationId,
         /// What it is about; `null` while nobody has said so.
+        #[schema(required)]
         title: Option<String>,
         /// Whether its owner has put it away.
         archived: bool,
@@ -249,12 +266,15 @@ pub enum ServerFrame {
         message: String,
         /// The turn that failed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(nullable = false)]
         turn_id: Option<TurnId>,
         /// The message that was refused.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(nullable = false)]
         client_message_id: Option<ClientMessageId>,
         /// When to try again, in milliseconds.
         #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(nullable = false)]
         retry_after_ms: Option<u64>,
     },
     /// The conversation was reset, or the client's position is not ours: drop what you show and read again.

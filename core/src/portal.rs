@@ -1,6 +1,7 @@
 //! Who somebody is, what they may talk to, and what that took, as REST shows it.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
     caller::Role,
@@ -10,7 +11,7 @@ use crate::{
 };
 
 /// The caller, as the database knows them now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Me {
     /// Their id.
     pub id: UserId,
@@ -23,7 +24,7 @@ pub struct Me {
 }
 
 /// A company that somebody belongs to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Membership {
     /// The company.
     pub id: TenantId,
@@ -34,7 +35,7 @@ pub struct Membership {
 }
 
 /// An AI employee, to whoever may talk to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AgentCard {
     /// Its id.
     pub id: AgentId,
@@ -43,11 +44,12 @@ pub struct AgentCard {
     /// What it is called.
     pub name: String,
     /// The caller's conversation with it; `null` while there is none.
+    #[schema(required)]
     pub conversation_id: Option<ConversationId>,
 }
 
 /// A message in which words were found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Hit {
     /// The conversation.
     pub conversation_id: ConversationId,
@@ -56,6 +58,7 @@ pub struct Hit {
     /// What that is called.
     pub agent_name: String,
     /// What the conversation is about; `null` while nobody has said so.
+    #[schema(required)]
     pub title: Option<String>,
     /// The message.
     pub message_id: MessageId,
@@ -70,7 +73,7 @@ pub struct Hit {
 }
 
 /// A piece of a snippet.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Piece {
     /// What it says.
     pub text: String,
@@ -79,13 +82,14 @@ pub struct Piece {
 }
 
 /// What one agent took of one model on one day.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Usage {
     /// The day, UTC: `2026-11-26`.
     pub day: String,
     /// The agent.
     pub agent_id: AgentId,
     /// What it is called; `null` for one that is gone.
+    #[schema(required)]
     pub agent_name: Option<String>,
     /// The model, as agents name it.
     pub model: String,

@@ -10,7 +10,8 @@ use time::{
 };
 
 /// A moment in UTC. Written with milliseconds (`2026-11-22T14:51:40.123Z`); read with any RFC 3339 offset.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, utoipa::ToSchema)]
+#[schema(value_type = String, format = DateTime)]
 pub struct Timestamp(OffsetDateTime);
 
 const WRITTEN: &[BorrowedFormatItem<'_>] =

@@ -42,8 +42,45 @@ pub enum Close {
 }
 
 impl Close {
+    /// All but [`Close::Gone`], of which nobody is told.
+    pub const ALL: &[Self] = &[
+        Self::Protocol,
+        Self::Binary,
+        Self::NotUtf8,
+        Self::TooBig,
+        Self::Internal,
+        Self::Restart,
+        Self::Overloaded,
+        Self::BadFrames,
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::AuthTimeout,
+        Self::TooSlow,
+        Self::OverLimit,
+    ];
+
+    /// Whether a client that comes back as it is would only be put out again.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Protocol | Self::BadFrames | Self::Unauthenticated | Self::Forbidden | Self::NotFound => true,
+            Self::Gone
+            | Self::Restart
+            | Self::Binary
+            | Self::NotUtf8
+            | Self::TooBig
+            | Self::Internal
+            | Self::Overloaded
+            | Self::AuthTimeout
+            | Self::TooSlow
+            | Self::OverLimit => false,
+        }
+    }
+
     /// The code, and a reason for the person who reads a log; at most 123 bytes (RFC 6455, section 5.5).
-    fn entry(self) -> (u16, &'static str) {
+    #[must_use]
+    pub fn entry(self) -> (u16, &'static str) {
         match self {
             Self::Gone | Self::Restart => (1012, "this hub is going away, reconnect"),
             Self::Protocol => (1002, "protocol error"),

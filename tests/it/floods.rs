@@ -49,7 +49,7 @@ async fn whatever_a_frame_is_made_of_it_gets_an_answer_of_the_list() {
         let error = socket.expect("error").await.unwrap();
         assert_eq!(error["code"], code, "{what}: {error}");
         // So that no ten in a row are unreadable.
-        socket.say(&json!({"type": "dance"})).await.unwrap();
+        socket.blurt(&json!({"type": "dance"})).await.unwrap();
         assert_eq!(socket.expect("error").await.unwrap()["code"], "unknown_frame");
     }
     // In a thousand pieces it is the same message.
@@ -164,7 +164,7 @@ async fn a_socket_that_sends_without_end_is_told_so_and_closed_whatever_it_sends
     let begun = Instant::now();
     // At its rate it may go on for as long as it likes.
     for _ in 0..5 {
-        socket.say(&json!({"type": "dance"})).await.unwrap();
+        socket.blurt(&json!({"type": "dance"})).await.unwrap();
         let answer = socket.next().await.unwrap();
         if answer["code"] == "rate_limited" {
             assert!(begun.elapsed() < Duration::from_secs(1));

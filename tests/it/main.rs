@@ -11,6 +11,7 @@ mod chat;
 mod connections;
 mod dead_letters;
 mod deliveries;
+mod described;
 mod drain;
 mod edges;
 mod erasure;

@@ -203,7 +203,7 @@ async fn who_comes_in_the_middle_is_told_the_text_so_far_and_goes_on_from_there(
 
     // Whoever comes now reads the store, and is told nothing twice.
     let mut late = app.socket("ben@acme", &conversation).await.unwrap();
-    late.say(&json!({"type": "dance"})).await.unwrap();
+    late.blurt(&json!({"type": "dance"})).await.unwrap();
     assert_eq!(late.next().await.unwrap()["type"], "error");
     app.finish().await.unwrap();
 }

@@ -1,4 +1,5 @@
-//! The two kinds of callers: REST and the socket. Each waits with a deadline, never longer.
+//! The two kinds of callers: REST and the socket. Each waits with a deadline, never longer, and holds what it gets to the
+//! documents of the interface.
 
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{Message, client::IntoClientRequest, handshake::client::Request, http::HeaderValue},
 };
+
+use crate::described::check;
 
 /// Longest wait for anything that a test expects. Far above what it takes; only a failure waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -104,9 +107,13 @@ impl Rest {
             Some(token) => request.bearer_auth(token),
             None => request,
         };
-        let response = request.timeout(PATIENCE).send().await?;
+        let request = request.timeout(PATIENCE).build()?;
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let response = self.http.execute(request).await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let body = serde_json::from_slice(&response.bytes().await?).unwrap_or(Value::Null);
+        let body = response.bytes().await?;
+        check::answered(method.as_str(), &path, status, &headers, &body)?;
+        let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
         Ok(Answer { status, headers, body })
     }
 }
@@ -169,11 +176,20 @@ impl Socket {
         Ok((socket, ready))
     }
 
-    /// Sends a frame.
+    /// Sends a frame as a client should. One that it should not send goes by [`Socket::blurt`] or [`Socket::raw`].
+    ///
+    /// # Errors
+    /// If it is not as documented, or the socket has ended.
+    pub async fn say(&mut self, frame: &Value) -> Result<()> {
+        check::said(frame)?;
+        self.blurt(frame).await
+    }
+
+    /// Sends any JSON.
     ///
     /// # Errors
     /// If the socket has ended.
-    pub async fn say(&mut self, frame: &Value) -> Result<()> {
+    pub async fn blurt(&mut self, frame: &Value) -> Result<()> {
         self.raw(Message::text(frame.to_string())).await
     }
 
@@ -207,7 +223,7 @@ impl Socket {
     /// If the socket ends first, with its close code in the message, or nothing comes.
     pub async fn next_within(&mut self, patience: Duration) -> Result<Value> {
         match timeout(patience, self.hear()).await.map_err(|_| anyhow!("no frame came"))? {
-            Heard::Frame(text) => Ok(serde_json::from_str(&text)?),
+            Heard::Frame(text) => documented(&text),
             Heard::Close(Some(code)) => bail!("closed with {code}"),
             Heard::Close(None) => bail!("the connection ended"),
         }
@@ -233,7 +249,7 @@ impl Socket {
         let said = async {
             loop {
                 match self.stream.next().await {
-                    Some(Ok(Message::Text(text))) => return Ok(Farewell::Frame(serde_json::from_str(&text)?)),
+                    Some(Ok(Message::Text(text))) => return Ok(Farewell::Frame(documented(&text)?)),
                     Some(Ok(Message::Close(Some(frame)))) => {
                         return Ok(Farewell::Close(frame.code.into(), frame.reason.to_string()));
                     }
@@ -281,4 +297,11 @@ impl Socket {
         };
         timeout(PATIENCE, closed).await.context("the socket stays open")
     }
+}
+
+/// A frame of the server, as the document of the socket has it.
+fn documented(text: &str) -> Result<Value> {
+    let frame = serde_json::from_str(text)?;
+    check::heard(&frame)?;
+    Ok(frame)
 }

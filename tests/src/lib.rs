@@ -14,6 +14,7 @@ pub mod card;
 pub mod channels;
 pub mod clients;
 pub mod demo;
+pub mod described;
 pub mod fuzz;
 pub mod hub_process;
 pub mod issuer;

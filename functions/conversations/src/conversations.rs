@@ -16,6 +16,7 @@ use chat_core::{
 use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use tracing::warn;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     Api, HINT_TIMEOUT,
@@ -24,34 +25,54 @@ use crate::{
     paging::{Onward, page_size},
 };
 
+/// The one status that can be asked for.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Waiting {
+    /// A person answers, or is waited for.
+    Escalated,
+}
+
 /// The query of a list.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct ListQuery {
+    /// The company. A platform_admin may leave it out and gets those of all.
     tenant_id: Option<TenantId>,
+    /// Entries of the page; 50 if absent.
+    #[param(minimum = 1, maximum = 100)]
     limit: Option<i64>,
+    /// A place that a `Link` header named.
     before: Option<String>,
-    status: Option<Status>,
+    /// Only what waits for a person, or has one.
+    #[param(inline)]
+    status: Option<Waiting>,
+    /// Only those that their owners have put away, or only the others; if absent, all but what one has put away oneself.
     archived: Option<bool>,
 }
 
-/// `GET /conversations`: newest change first. With `status=escalated` a customer_admin's inbox: each with the last of what
+/// `GET /conversations`: one's own conversations, newest change first. With `status=escalated` a customer_admin's inbox: each with the last of what
 /// was said. What one has put away oneself is left out, but for `archived=true`, which lists that alone; `archived=false`
 /// leaves out what others have put away, too.
 ///
 /// # Errors
 /// 400 for a bad query, or where `tenant_id` is missing for anyone but a platform_admin; 403 for a tenant not theirs.
+#[utoipa::path(
+    get,
+    path = "/conversations",
+    operation_id = "list_conversations",
+    tag = "conversations",
+    params(ListQuery),
+    responses((status = 200, description = "A page of conversations.", body = Vec<Conversation>, headers(("Link" = String, description = "The next page, as `<…>; rel=\"next\"`; absent on the last."))))
+)]
 pub async fn list(
     State(api): State<Api>,
     Bearer(who): Bearer,
     Query(query): Query<ListQuery>,
 ) -> Result<Response, Problem> {
     let limit = page_size(query.limit)?;
-    let escalated = match query.status {
-        None => false,
-        Some(Status::Escalated) => true,
-        Some(Status::Agent) => return Err(Error::field("status", "only `escalated` can be asked for").into()),
-    };
+    let escalated = query.status.is_some();
     let before = query.before.as_deref().map(place).transpose()?;
     let listing = Listing { tenant: query.tenant_id, escalated, archived: query.archived, before, limit: limit + 1 };
     let mut found = api.store.conversations(&who, listing).await?;
@@ -74,27 +95,47 @@ pub async fn list(
 }
 
 /// The body that opens a conversation.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Open {
+    /// The company.
     tenant_id: TenantId,
+    /// One of its AI employees.
     agent_id: AgentId,
 }
 
-/// `POST /conversations`: 201 with a new conversation, or 200 with the one that stands.
+/// `POST /conversations`: opens the conversation with an agent; 201 if it is new, or 200 with the one that stands.
 ///
 /// # Errors
 /// 403 for a non-member; 404 for an agent that is not of that tenant.
+#[utoipa::path(
+    post,
+    path = "/conversations",
+    operation_id = "open_conversation",
+    tag = "conversations",
+    request_body = Open,
+    responses(
+        (status = 200, description = "The conversation that stands.", body = Conversation),
+        (status = 201, description = "The new conversation.", body = Conversation)
+    )
+)]
 pub async fn open(State(api): State<Api>, Bearer(who): Bearer, Json(body): Json<Open>) -> Result<Response, Problem> {
     let (conversation, new) = api.store.open_conversation(&who, body.tenant_id, body.agent_id).await?;
     let status = if new { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(conversation)).into_response())
 }
 
-/// `GET /conversations/{id}`.
+/// `GET /conversations/{id}`: one conversation.
 ///
 /// # Errors
 /// 404 where it is absent or not theirs, alike.
+#[utoipa::path(
+    get,
+    path = "/conversations/{conversation_id}",
+    operation_id = "read_conversation",
+    tag = "conversations",
+    responses((status = 200, description = "The conversation.", body = Conversation))
+)]
 pub async fn read(
     State(api): State<Api>,
     Bearer(who): Bearer,
@@ -103,10 +144,17 @@ pub async fn read(
     Ok(Json(api.store.conversation(&who, id).await?))
 }
 
-/// `DELETE /conversations/{id}`: the messages go, the row stays; 204. If a person answered, the agent does again.
+/// `DELETE /conversations/{id}`: begins anew: the messages go, the row stays. If a person answered, the agent does again.
 ///
 /// # Errors
 /// 404 where it is absent or not theirs, alike; 429 for too many writes.
+#[utoipa::path(
+    delete,
+    path = "/conversations/{conversation_id}",
+    operation_id = "reset_conversation",
+    tag = "conversations",
+    responses((status = 204, description = "It is empty."))
+)]
 pub async fn reset(State(api): State<Api>, Bearer(who): Bearer, InPath(id): InPath) -> Result<StatusCode, Problem> {
     api.leave(&who, id).await?;
     let (seat, reset) = api.store.reset_conversation(&who, id).await?;

@@ -12,6 +12,7 @@ use chat_core::{Code, Error, Kind, error::FieldError, ids::RequestId};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use tracing::{debug, error, warn};
+use utoipa::ToSchema;
 
 /// An error on its way out.
 #[derive(Debug)]
@@ -36,14 +37,23 @@ impl Problem {
 }
 
 /// The body of a problem, as RFC 9457 names its members, and ours.
-#[derive(Serialize)]
-struct Body9457<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct Body9457<'a> {
+    /// The kind of problem: `urn:konstruct:chat:` and the code.
     r#type: String,
+    /// The status in words.
     title: &'static str,
+    /// The HTTP status.
     status: u16,
+    /// A sentence for the user.
     detail: &'a str,
+    /// One of the closed list.
     code: Code,
+    /// This request, as in `x-request-id`; an operator finds it in the log by that.
     request_id: RequestId,
+    /// Each field that was refused; absent where it is about none.
+    #[schema(required = false)]
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [FieldError],
 }

@@ -27,6 +27,13 @@ use crate::{
 ///
 /// # Errors
 /// 403 for its owner, unless they are an admin and it waits for one; 404 where it is absent or not theirs, alike.
+#[utoipa::path(
+    post,
+    path = "/conversations/{conversation_id}/takeover",
+    operation_id = "take_over_conversation",
+    tag = "conversations",
+    responses((status = 200, description = "The conversation as it is now.", body = Conversation))
+)]
 pub async fn take_over(
     State(api): State<Api>,
     Bearer(who): Bearer,
@@ -41,6 +48,13 @@ pub async fn take_over(
 ///
 /// # Errors
 /// 403 for its owner, unless they are an admin; 404 where it is absent or not theirs, alike.
+#[utoipa::path(
+    post,
+    path = "/conversations/{conversation_id}/handback",
+    operation_id = "hand_back_conversation",
+    tag = "conversations",
+    responses((status = 200, description = "The conversation as it is now.", body = Conversation))
+)]
 pub async fn hand_back(
     State(api): State<Api>,
     Bearer(who): Bearer,

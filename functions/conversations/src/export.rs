@@ -13,6 +13,7 @@ use chat_core::{
 };
 use http::{HeaderMap, HeaderValue, header};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     Api,
@@ -26,7 +27,7 @@ use crate::{
 const PART: i64 = 5_000;
 
 /// As what.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
     /// For a program.
@@ -37,16 +38,21 @@ pub enum Format {
 }
 
 /// The query of an export.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct ExportQuery {
+    /// As what; JSON if absent.
     #[serde(default)]
+    #[param(inline)]
     format: Format,
+    /// Only what was said after this `seq`.
+    #[param(minimum = 0)]
     after: Option<i64>,
 }
 
 /// A conversation, or a part of it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Export {
     /// What it is.
     conversation: Conversation,
@@ -59,6 +65,19 @@ pub struct Export {
 ///
 /// # Errors
 /// 400 for a bad query; 404 where it is absent or not theirs, alike.
+#[utoipa::path(
+    get,
+    path = "/conversations/{conversation_id}/export",
+    operation_id = "export_conversation",
+    tag = "conversations",
+    params(ExportQuery),
+    responses((
+        status = 200,
+        description = "The file, or a part of it.",
+        content((Export = "application/json"), (String = "text/markdown")),
+        headers(("Link" = String, description = "The next part, as `<…>; rel=\"next\"`; absent on the last."), ("Content-Disposition" = String, description = "What to call the file."))
+    ))
+)]
 pub async fn export(
     State(api): State<Api>,
     Bearer(who): Bearer,

@@ -6,6 +6,7 @@
 
 pub mod conversations;
 mod cors;
+pub mod described;
 pub mod error;
 pub mod escalations;
 pub mod export;
@@ -33,6 +34,8 @@ use chat_core::{
     store::{Store, door::Action},
     token::{Identity, Verifier},
 };
+
+use http::{HeaderName, header};
 
 use error::Problem;
 
@@ -116,6 +119,7 @@ pub const ROUTES: &[Route] = &[
     Route { path: "/agents", methods: &["GET"], answer: || get(portal::agents) },
     Route { path: "/search", methods: &["GET"], answer: || get(portal::search) },
     Route { path: "/usage", methods: &["GET"], answer: || get(portal::usage) },
+    Route { path: "/openapi.json", methods: &["GET"], answer: || get(openapi) },
     Route { path: "/healthz", methods: &["GET"], answer: || get(healthz) },
     Route { path: "/readyz", methods: &["GET"], answer: || get(readyz) },
 ];
@@ -184,13 +188,45 @@ impl Api {
     }
 }
 
+/// This interface, as an OpenAPI 3.1 document.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    operation_id = "openapi",
+    tag = "service",
+    security(()),
+    responses((status = 200, description = "The document.", body = Object))
+)]
+pub async fn openapi() -> ([(HeaderName, &'static str); 1], &'static str) {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("../../../docs/openapi.json"))
+}
+
 /// The process is up.
-async fn healthz() -> &'static str {
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    operation_id = "healthz",
+    tag = "service",
+    security(()),
+    responses((status = 200, description = "It is.", body = String, content_type = "text/plain"))
+)]
+pub async fn healthz() -> &'static str {
     "ok"
 }
 
 /// What we depend on can be reached.
-async fn readyz(State(api): State<Api>) -> Result<&'static str, Problem> {
+///
+/// # Errors
+/// 503 where Postgres or Redis cannot be reached.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    operation_id = "readyz",
+    tag = "service",
+    security(()),
+    responses((status = 200, description = "They can.", body = String, content_type = "text/plain"))
+)]
+pub async fn readyz(State(api): State<Api>) -> Result<&'static str, Problem> {
     api.store.ping().await?;
     api.publisher.ping().await?;
     Ok("ok")

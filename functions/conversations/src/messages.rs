@@ -8,7 +8,7 @@ use chat_core::{
     Error, Result,
     conversation::{Message, Origin},
     event::ServerFrame,
-    ids::{MessageId, TurnId},
+    ids::{ClientMessageId, MessageId, TurnId},
     keys::webchat_response_key,
     store::{
         door::{Action, Seat},
@@ -19,6 +19,7 @@ use chat_core::{
 use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     Api, HINT_TIMEOUT,
@@ -32,18 +33,31 @@ use crate::{
 const PAGE_BYTES: usize = 5_000_000;
 
 /// The query of a page.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct PageQuery {
+    /// Entries of the page; 50 if absent.
+    #[param(minimum = 1, maximum = 100)]
     limit: Option<i64>,
+    /// A message's id, or a `seq`: only what is before it.
     before: Option<String>,
+    /// A message's id, or a `seq`: only what is after it.
     after: Option<String>,
 }
 
-/// `GET /conversations/{id}/messages`: ascending; the newest page, or the one before or after a message.
+/// `GET /conversations/{id}/messages`: a page of what was said, ascending; the newest page, or the one before or after a message.
 ///
 /// # Errors
 /// 400 for a bad query; 404 where the conversation is absent or not theirs, alike.
+#[utoipa::path(
+    get,
+    path = "/conversations/{conversation_id}/messages",
+    operation_id = "list_messages",
+    tag = "messages",
+    params(PageQuery),
+    responses((status = 200, description = "A page of messages, ascending.", body = Vec<Message>, headers(("Link" = String, description = "The next page, as `<…>; rel=\"next\"`; absent on the last."))))
+)]
 pub async fn page(
     State(api): State<Api>,
     Bearer(who): Bearer,
@@ -94,26 +108,40 @@ pub(crate) fn trim(messages: &mut Vec<Message>, page: Page) -> bool {
 }
 
 /// The body of a message.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Send {
+    /// What it says.
+    #[schema(min_length = 1, max_length = 16_000, pattern = r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]+$")]
     text: String,
 }
 
 /// What a sender learns.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Sent {
+    /// The id it got.
     message_id: MessageId,
+    /// Its place in the conversation.
     seq: i64,
+    /// The turn that will answer it.
     turn_id: TurnId,
 }
 
-/// `POST /conversations/{id}/messages`: 202 once it is stored and cannot be lost. The same key and text again get the
+/// `POST /conversations/{id}/messages`: says something; 202 once it is stored and cannot be lost. The same key and text again get the
 /// same answer. An admin's message in a conversation that a person answers is an answer: its turn has ended already.
 ///
 /// # Errors
 /// 400 for a bad body or key; 404 where the conversation is absent or not theirs, alike; 422 for the same key with
 /// another text; 429 where too many messages wait, or they come too fast.
+#[utoipa::path(
+    post,
+    path = "/conversations/{conversation_id}/messages",
+    operation_id = "send_message",
+    tag = "messages",
+    params(("Idempotency-Key" = ClientMessageId, Header, description = "An id of your own; the same one again is the same message.")),
+    request_body = Send,
+    responses((status = 202, description = "It is stored.", body = Sent))
+)]
 pub async fn send(
     State(api): State<Api>,
     Bearer(who): Bearer,

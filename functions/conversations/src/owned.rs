@@ -15,6 +15,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use tracing::warn;
+use utoipa::ToSchema;
 
 use crate::{
     Api, HINT_TIMEOUT,
@@ -26,22 +27,31 @@ use crate::{
 const COMMENT_CHARS: usize = 2_000;
 
 /// What to change of a conversation; what is absent stays.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Patch {
     /// What it is called; `null` takes the title away, and the agent's model may give it another.
     #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 200)]
     title: Option<Option<String>>,
     /// Whether it is put away.
     archived: Option<bool>,
 }
 
-/// `PATCH /conversations/{id}`: what it is called, and whether it is put away. A conversation that is put away comes back
+/// `PATCH /conversations/{id}`: changes what it is called, and whether it is put away. A conversation that is put away comes back
 /// with the next message in it.
 ///
 /// # Errors
 /// 400 for a bad body; 403 for whoever may be in it and is not its owner; 404 where it is absent or not theirs, alike; 429
 /// for too many writes.
+#[utoipa::path(
+    patch,
+    path = "/conversations/{conversation_id}",
+    operation_id = "change_conversation",
+    tag = "conversations",
+    request_body = Patch,
+    responses((status = 200, description = "The conversation as it is now.", body = Conversation))
+)]
 pub async fn change(
     State(api): State<Api>,
     Bearer(who): Bearer,
@@ -65,15 +75,16 @@ pub async fn change(
 }
 
 /// How far somebody has read.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mark {
     /// Up to this `seq`.
+    #[schema(minimum = 0)]
     seq: i64,
 }
 
 /// How far a conversation was read.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Marked {
     /// Up to this `seq`.
     read_seq: i64,
@@ -86,6 +97,14 @@ pub struct Marked {
 ///
 /// # Errors
 /// 400 for a bad body; 403 for whoever may be in it and is not its owner; 404 where it is absent or not theirs, alike.
+#[utoipa::path(
+    put,
+    path = "/conversations/{conversation_id}/read",
+    operation_id = "mark_conversation_read",
+    tag = "conversations",
+    request_body = Mark,
+    responses((status = 200, description = "How far it was read.", body = Marked))
+)]
 pub async fn read(
     State(api): State<Api>,
     Bearer(who): Bearer,
@@ -103,21 +122,30 @@ pub async fn read(
 }
 
 /// What somebody thinks of a reply.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Opinion {
     /// Whether it was of use.
     rating: Rating,
     /// Why.
+    #[schema(min_length = 1, max_length = 2_000)]
     comment: Option<String>,
 }
 
-/// `PUT /conversations/{id}/messages/{message_id}/feedback`: a thumb up or down for a reply, with a comment, instead of what
+/// `PUT /conversations/{id}/messages/{message_id}/feedback`: keeps a thumb up or down for a reply, with a comment, instead of what
 /// was there.
 ///
 /// # Errors
 /// 400 for a bad body; 403 for whoever may be in it and is not its owner; 404 where it is absent or not theirs, alike, and for
 /// what is no reply in it; 429 for too many writes.
+#[utoipa::path(
+    put,
+    path = "/conversations/{conversation_id}/messages/{message_id}/feedback",
+    operation_id = "rate_reply",
+    tag = "messages",
+    request_body = Opinion,
+    responses((status = 200, description = "What is kept.", body = Feedback))
+)]
 pub async fn rate(
     State(api): State<Api>,
     Bearer(who): Bearer,
@@ -131,10 +159,18 @@ pub async fn rate(
     Ok(Json(rated.ok_or_else(|| Error::internal("a rating was kept and is not there"))?))
 }
 
-/// `DELETE /conversations/{id}/messages/{message_id}/feedback`: takes it back; 204.
+/// `DELETE /conversations/{id}/messages/{message_id}/feedback`: takes it back.
 ///
 /// # Errors
-/// As for giving it.
+/// 403 for whoever may be in it and is not its owner; 404 where it is absent or not theirs, alike, and for what is no reply in
+/// it; 429 for too many writes.
+#[utoipa::path(
+    delete,
+    path = "/conversations/{conversation_id}/messages/{message_id}/feedback",
+    operation_id = "unrate_reply",
+    tag = "messages",
+    responses((status = 204, description = "There is none now."))
+)]
 pub async fn unrate(
     State(api): State<Api>,
     Bearer(who): Bearer,

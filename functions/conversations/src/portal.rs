@@ -8,13 +8,14 @@ use axum::{
 use chat_core::{
     Error, Result,
     ids::{AgentId, ConversationId, MessageId, TenantId},
-    portal::Me,
+    portal::{AgentCard, Hit, Me, Usage},
     store::portal::{Day, Said, Search, UsageOf},
     timestamp::Timestamp,
 };
 use http::{HeaderMap, header};
 use serde::Deserialize;
 use time::{Date, macros::format_description};
+use utoipa::IntoParams;
 
 use crate::{
     Api,
@@ -36,16 +37,28 @@ const DAYS: i64 = 366;
 ///
 /// # Errors
 /// 401 for a token that is not good.
+#[utoipa::path(
+    get,
+    path = "/me",
+    operation_id = "read_me",
+    tag = "portal",
+    responses((status = 200, description = "The caller.", body = Me))
+)]
 pub async fn me(State(api): State<Api>, Bearer(who): Bearer) -> Result<Json<Me>, Problem> {
     Ok(Json(api.store.me(&who).await?))
 }
 
 /// The query of the agents.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct AgentsQuery {
+    /// The company.
     tenant_id: TenantId,
+    /// Entries of the page; 50 if absent.
+    #[param(minimum = 1, maximum = 100)]
     limit: Option<i64>,
+    /// A place that a `Link` header named.
     after: Option<String>,
 }
 
@@ -53,6 +66,14 @@ pub struct AgentsQuery {
 ///
 /// # Errors
 /// 400 for a bad query; 403 for a tenant not theirs.
+#[utoipa::path(
+    get,
+    path = "/agents",
+    operation_id = "list_agents",
+    tag = "portal",
+    params(AgentsQuery),
+    responses((status = 200, description = "A page of agents.", body = Vec<AgentCard>, headers(("Link" = String, description = "The next page, as `<…>; rel=\"next\"`; absent on the last."))))
+)]
 pub async fn agents(
     State(api): State<Api>,
     Bearer(who): Bearer,
@@ -85,13 +106,21 @@ pub fn agent_place(text: &str) -> Result<(String, AgentId)> {
 }
 
 /// The query of a search.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct SearchQuery {
+    /// The company.
     tenant_id: TenantId,
+    /// Words to look for.
+    #[param(min_length = 1, max_length = 200, pattern = r"^[^\x00]*[^\x00\s][^\x00]*$")]
     q: String,
+    /// In this conversation alone.
     conversation_id: Option<ConversationId>,
+    /// Entries of the page; 50 if absent.
+    #[param(minimum = 1, maximum = 100)]
     limit: Option<i64>,
+    /// A place that a `Link` header named.
     before: Option<String>,
 }
 
@@ -102,6 +131,14 @@ pub struct SearchQuery {
 ///
 /// # Errors
 /// 400 for a bad query; 403 for a tenant not theirs.
+#[utoipa::path(
+    get,
+    path = "/search",
+    operation_id = "search_messages",
+    tag = "portal",
+    params(SearchQuery),
+    responses((status = 200, description = "What was found.", body = Vec<Hit>, headers(("Link" = String, description = "The next page, as `<…>; rel=\"next\"`; absent on the last."))))
+)]
 pub async fn search(
     State(api): State<Api>,
     Bearer(who): Bearer,
@@ -141,13 +178,22 @@ pub fn said(text: &str) -> Result<Said> {
 }
 
 /// The query of usage.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct UsageQuery {
+    /// The company.
     tenant_id: TenantId,
+    /// The first day, UTC.
+    #[param(format = Date)]
     from: String,
+    /// The last day, UTC: `from`, or one of the 365 days after it.
+    #[param(format = Date)]
     to: String,
+    /// Lines of the page; 1000 if absent.
+    #[param(minimum = 1, maximum = 1_000)]
     limit: Option<i64>,
+    /// A place that a `Link` header named.
     after: Option<String>,
 }
 
@@ -156,14 +202,21 @@ pub struct UsageQuery {
 ///
 /// # Errors
 /// 400 for a bad query; 403 for a tenant not theirs, and for anyone but its admins.
+#[utoipa::path(
+    get,
+    path = "/usage",
+    operation_id = "read_usage",
+    tag = "portal",
+    params(UsageQuery),
+    responses((status = 200, description = "A page of usage.", body = Vec<Usage>, headers(("Link" = String, description = "The next page, as `<…>; rel=\"next\"`; absent on the last."))))
+)]
 pub async fn usage(
     State(api): State<Api>,
     Bearer(who): Bearer,
     Query(query): Query<UsageQuery>,
 ) -> Result<Response, Problem> {
-    let limit = match query.limit.unwrap_or(LINES) {
-        limit @ 1..=LINES => limit,
-        _ => return Err(Error::field("limit", format!("must be 1 to {LINES}")).into()),
+    let limit @ 1..=LINES = query.limit.unwrap_or(LINES) else {
+        return Err(Error::field("limit", format!("must be 1 to {LINES}")).into());
     };
     let (from, to) = (day("from", &query.from)?, day("to", &query.to)?);
     if !(0..DAYS).contains(&(to - from).whole_days()) {

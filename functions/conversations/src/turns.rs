@@ -12,6 +12,7 @@ use http::StatusCode;
 use serde::Serialize;
 use tokio::time::timeout;
 use tracing::warn;
+use utoipa::ToSchema;
 
 use crate::{
     Api, HINT_TIMEOUT,
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// Where a turn is that somebody wanted to end.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Stopping {
     /// Which.
     turn_id: TurnId,
@@ -28,17 +29,26 @@ pub struct Stopping {
     state: TurnState,
     /// Why it failed, if it had ended that way.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     code: Option<Code>,
     /// The reply, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     message_id: Option<MessageId>,
 }
 
-/// `POST /conversations/{id}/turns/{turn_id}/stop`: ends it if it is still open; 202. What was written so far is kept. How it
+/// `POST /conversations/{id}/turns/{turn_id}/stop`: ends a turn if it is still open. What was written so far is kept. How it
 /// ends the conversation's sockets hear, and its user message says.
 ///
 /// # Errors
 /// 404 where the conversation is absent or not theirs, alike, and for a turn that is not in it; 429 for too many writes.
+#[utoipa::path(
+    post,
+    path = "/conversations/{conversation_id}/turns/{turn_id}/stop",
+    operation_id = "stop_turn",
+    tag = "messages",
+    responses((status = 202, description = "Where the turn is.", body = Stopping))
+)]
 pub async fn stop(
     State(api): State<Api>,
     Bearer(who): Bearer,

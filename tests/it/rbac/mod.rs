@@ -46,6 +46,7 @@ GET /me                                       | u uu uu uu | u uu uu uu | y yy y
 GET /agents                                   | u uu uu uu | u uu uu uu | y yy ff fb | y yy ff fb | y yy ff fb | y ff yy fb | y ff yy fb | b yy yy yb | f ff ff fb
 GET /search                                   | u uu uu uu | u uu uu uu | y yy ff fb | y yy ff fb | y yy ff fb | y ff yy fb | y ff yy fb | b yy yy yb | f ff ff fb
 GET /usage                                    | u uu uu uu | u uu uu uu | f ff ff fb | f ff ff fb | y yy ff fb | f ff ff fb | y ff yy fb | b yy yy yb | f ff ff fb
+GET /openapi.json                             | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy
 GET /healthz                                  | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy
 GET /readyz                                   | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy
 FIRST auth                                    | u uu uu uu | u uu uu uu | y yn nn nn | y nn nn nn | y ny nn nn | y nn yn nn | y nn ny nn | y yy yy nn | n nn nn nn
@@ -187,10 +188,10 @@ async fn on_a_socket(cast: &Cast, caller: Caller, target: Target, first: bool, k
         other => panic!("how is a frame of type {other} said?"),
     };
     let mut answered = "ready";
-    socket.say(if first { &frame } else { &auth }).await.unwrap();
+    socket.blurt(if first { &frame } else { &auth }).await.unwrap();
     let mut said = socket.farewell_or_frame().await.unwrap();
     if let (false, Farewell::Frame(_)) = (first, &said) {
-        socket.say(&frame).await.unwrap();
+        socket.blurt(&frame).await.unwrap();
         answered = match kind {
             "message" => "typing",
             "stop" => "turn",
@@ -241,7 +242,8 @@ async fn what_no_route_has_is_refused_whoever_asks() {
                 assert_eq!(answer.status, 405, "{method} {} {}: {}", route.path, caller.name(), answer.body);
             }
         }
-        for path in ["/", "/admin", "/conversations/", "/conversations/x/y", "/conversations/../healthz/x", "/tenants", "/me/x"]
+        for path in
+            ["/", "/admin", "/conversations/", "/conversations/x/y", "/conversations/../healthz/x", "/tenants", "/me/x"]
         {
             let answer = cast.ask(*caller, "GET", path, Target::Own).await;
             assert_eq!(answer.status, 404, "{path} {}: {}", caller.name(), answer.body);

@@ -1,0 +1,149 @@
+//! The socket as an AsyncAPI 3.0 document: one message for each frame, made of the frames' own types.
+
+use anyhow::{Context, Result};
+use chat_core::event::{CLIENT_FRAMES, ServerFrame};
+use hub::close::Close;
+use serde_json::{Map, Value, json};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::{recording::Recording, text};
+
+/// Where the socket is.
+pub const ADDRESS: &str = "/chat/ws/{conversation_id}";
+
+const ABOUT: &str = "One conversation, live. The first frame says who is asking, within ten seconds; then messages go out and \
+    replies come in. Text frames, one JSON object each, `type` names it. Of what the server sends, a client ignores \
+    types and fields that it does not know; the server ignores fields that it does not know, and answers an unknown \
+    `type` with an `error` frame. Frames with a `seq` come in its order; a client that comes back sends the newest it has \
+    seen, with its `epoch`, and gets exactly what it missed. Where no WebSocket gets through, `GET \
+    /chat/sse/{conversation_id}` brings the same frames from the server as Server-Sent Events, one in the `data` of each. \
+    A page is let in by its `Origin`; the `x-close-codes` of the channel say how a socket ends, and whether to come back.";
+
+/// The document.
+///
+/// # Panics
+/// If a frame has no type of its own; the test of the documents says so.
+#[must_use]
+pub fn document() -> Value {
+    let mut schemas = Map::new();
+    let mut beside = Vec::new();
+    ServerFrame::schemas(&mut beside);
+    for (name, schema) in beside {
+        schemas.insert(name, json!(schema));
+    }
+    let mut messages = Map::new();
+    let (mut sent, mut received) = (Vec::new(), Vec::new());
+    for frame in CLIENT_FRAMES {
+        let mut schema = json!((frame.schema)());
+        add_type(&mut schema, frame.name);
+        received.push(add("Client", frame.name, schema, &mut schemas, &mut messages));
+    }
+    let server = json!(ServerFrame::schema());
+    for variant in server["oneOf"].as_array().expect("frames are several") {
+        let name = text(&variant["properties"]["type"]["enum"][0]).to_owned();
+        let mut schema = variant.clone();
+        schema["properties"]["type"] = json!({"const": name, "type": "string"});
+        sent.push(add("Server", &name, schema, &mut schemas, &mut messages));
+    }
+    let channel: Map<String, Value> =
+        messages.keys().map(|name| (name.clone(), json!({"$ref": format!("#/components/messages/{name}")}))).collect();
+    let closes: Vec<Value> = Close::ALL
+        .iter()
+        .map(|close| {
+            let (code, reason) = close.entry();
+            json!({"code": code, "reason": reason, "final": close.is_final()})
+        })
+        .collect();
+    let of = |names: &[String]| -> Vec<Value> {
+        names.iter().map(|name| json!({"$ref": format!("#/channels/conversation/messages/{name}")})).collect()
+    };
+    json!({
+        "asyncapi": "3.0.0",
+        "id": "urn:konstruct:chat:socket",
+        "info": {
+            "title": "Konstruct web chat: the socket",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Portal users of many companies talk to their AI employees; `openapi.json` describes the rest.",
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+            "contact": {"name": "The maintainers", "url": "https://konstruct.example"},
+            "tags": [{"name": "conversations", "description": "The one thread of a person with an agent."}],
+        },
+        "defaultContentType": "application/json",
+        "servers": {"hub": {
+            "host": "chat.konstruct.example",
+            "protocol": "wss",
+            "description": "A hub, behind the portal's name. Any hub serves any conversation.",
+        }},
+        "channels": {"conversation": {
+            "address": ADDRESS,
+            "title": "A conversation, live",
+            "description": ABOUT,
+            "servers": [{"$ref": "#/servers/hub"}],
+            "parameters": {"conversation_id": {"description": "The conversation, a UUID."}},
+            "messages": channel,
+            "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
+            "x-close-codes": closes,
+        }},
+        "operations": {
+            "send": {
+                "action": "send",
+                "title": "What the server sends",
+                "channel": {"$ref": "#/channels/conversation"},
+                "messages": of(&sent),
+            },
+            "receive": {
+                "action": "receive",
+                "title": "What a client sends",
+                "channel": {"$ref": "#/channels/conversation"},
+                "messages": of(&received),
+            },
+        },
+        "components": {"messages": messages, "schemas": schemas},
+    })
+}
+
+/// Says in a client frame's schema what its `type` is.
+fn add_type(schema: &mut Value, name: &str) {
+    schema["properties"]["type"] = json!({"const": name, "type": "string"});
+    let required = schema.as_object_mut().expect("a frame is an object").entry("required").or_insert(json!([]));
+    required.as_array_mut().expect("a list of fields").push(json!("type"));
+}
+
+/// Adds the message of a frame, and tells its name.
+fn add(
+    side: &str,
+    kind: &str,
+    mut schema: Value,
+    schemas: &mut Map<String, Value>,
+    messages: &mut Map<String, Value>,
+) -> String {
+    let mut letters = kind.chars();
+    let name: String = letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect();
+    let name = format!("{side}{name}");
+    schema["title"] = json!(name);
+    messages.insert(
+        name.clone(),
+        json!({
+            "name": kind,
+            "title": kind,
+            "summary": schema["description"],
+            "contentType": "application/json",
+            "payload": {"$ref": format!("#/components/schemas/{name}")},
+        }),
+    );
+    schemas.insert(name.clone(), schema);
+    name
+}
+
+/// Adds what was recorded: to each message the frame that showed most of it.
+///
+/// # Errors
+/// The frame that nobody has shown.
+pub fn illustrate(document: &mut Value, recording: &Recording) -> Result<()> {
+    for (name, message) in document["components"]["messages"].as_object_mut().into_iter().flatten() {
+        let frame = recording.frames.get(name);
+        let frame = frame.with_context(|| format!("nobody has shown {name}; do so in scenes.rs"))?;
+        message["examples"] = json!([{"name": name, "payload": frame}]);
+    }
+    Ok(())
+}

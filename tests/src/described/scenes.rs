@@ -1,0 +1,347 @@
+//! The scenes that are recorded: each kind of conversation once, and each operation.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+use chat_core::{Code, Error, timestamp::Timestamp};
+use futures::{
+    StreamExt,
+    channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded},
+    stream::BoxStream,
+};
+use orchestrator::model::{Ended, Model, Piece, Prompt, Purse, Said, ToolCall, Usage};
+use serde_json::json;
+
+use super::{
+    openapi,
+    recording::{Recorder, Recording},
+    text,
+};
+use crate::{app::App, product::QueueKind};
+
+/// What an agent is told a story by, word by word; other messages it answers at once.
+const STORY: &str = "Tell me a story.";
+
+/// Uses a tool.
+const TIME: &str = "What time is it?";
+
+/// Fails.
+const FAIL: &str = "Fail, please.";
+
+/// Answers by a fixed text, but for a few messages.
+struct Actor(Mutex<Option<UnboundedReceiver<Piece>>>);
+
+impl Model for Actor {
+    fn speak<'a>(&'a self, prompt: &'a Prompt, purse: &'a dyn Purse) -> BoxStream<'a, chat_core::Result<Piece>> {
+        let usage = Some(Usage { input_tokens: 12, output_tokens: 5 });
+        let end = Ok(Piece::End(Ended { model: "actor".to_owned(), usage }));
+        let found = prompt.said.iter().any(|said| matches!(said, Said::Tool { .. }));
+        let asked = prompt.said.iter().rev().find_map(|said| match said {
+            Said::User(words) => Some(words.as_str()),
+            Said::Agent { .. } | Said::Tool { .. } => None,
+        });
+        let pieces = match asked.unwrap_or_default() {
+            STORY => {
+                let story = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+                return story.map_or_else(|| futures::stream::empty().boxed(), |story| story.map(Ok).boxed());
+            }
+            TIME if !found => {
+                let call = ToolCall {
+                    id: "call-1".to_owned(),
+                    name: "current_time".to_owned(),
+                    arguments: json!({"zone": "Europe/Berlin"}),
+                    opaque: None,
+                };
+                vec![Ok(Piece::Call(call)), end]
+            }
+            TIME => vec![Ok(Piece::Text("It is late.".to_owned())), end],
+            FAIL => vec![Err(Error::new(Code::ModelFailed, "told to"))],
+            other => vec![Ok(Piece::Text(format!("You said: {other}"))), end],
+        };
+        let refused = futures::stream::once(purse.reserve("actor")).filter_map(async |paid| paid.err().map(Err));
+        refused.chain(futures::stream::iter(pieces)).boxed()
+    }
+}
+
+/// The product with an [`Actor`], and what dictates its story.
+async fn stage() -> Result<(App, UnboundedSender<Piece>)> {
+    let (says, hears) = unbounded();
+    let app = App::with(|setting| setting.model = Arc::new(Actor(Mutex::new(Some(hears))))).await?;
+    let rules = json!([{"condition": "a human", "reason": "asked for one"}]).to_string();
+    let set = "update agents set tools = '{current_time}', model = 'actor', escalation_rules = $1::text::jsonb";
+    app.owner().await?.execute(set, &[&rules]).await?;
+    Ok((app, says))
+}
+
+const OWN: &str = "0193b3a0-0000-7000-8000-0000000000aa";
+const OTHER: &str = "0193b3a0-0000-7000-8000-0000000000bb";
+const THIRD: &str = "0193b3a0-0000-7000-8000-0000000000cc";
+
+/// Records all of them.
+///
+/// # Errors
+/// What went otherwise than it should, or is not as documented.
+pub async fn record() -> Result<Recording> {
+    let mut recording = Recording::default();
+    Box::pin(plain(&mut recording)).await.context("plain")?;
+    Box::pin(streamed(&mut recording)).await.context("streamed")?;
+    Box::pin(tool(&mut recording)).await.context("tool")?;
+    Box::pin(stopped(&mut recording)).await.context("stopped")?;
+    Box::pin(failed(&mut recording)).await.context("failed")?;
+    Box::pin(escalated(&mut recording)).await.context("escalated")?;
+    Box::pin(reset(&mut recording)).await.context("reset")?;
+    Box::pin(resumed(&mut recording)).await.context("resumed")?;
+    Box::pin(bad_frames(&mut recording)).await.context("bad frames")?;
+    Box::pin(moved(&mut recording)).await.context("moved")?;
+    Box::pin(portal(&mut recording)).await.context("portal")?;
+    Ok(recording)
+}
+
+fn message(words: &str, id: &str) -> String {
+    format!(r#"{{"type":"message","text":"{words}","client_message_id":"{id}"}}"#)
+}
+
+async fn plain(into: &mut Recording) -> Result<()> {
+    let (app, _) = stage().await?;
+    let conversation = app.conversation("ben@acme").await?;
+    let mut scene =
+        Recorder::new(&app, into, "A message and its answer, with two tabs open; and the same message again.");
+    let mut here = scene.enter("ben@acme", &conversation, "").await?;
+    scene.say(&mut here, &message("Hello", OWN)).await?;
+    scene.until(&mut here, "response").await?;
+    scene.note("How far one has read is heard by one's other tabs.");
+    let mut there = scene.enter("ben@acme", &conversation, "").await?;
+    scene.say(&mut there, r#"{"type":"read","seq":2}"#).await?;
+    scene.until(&mut here, "read").await?;
+    scene.note("Sent again, since its sender could not know that it had come.");
+    scene.say(&mut here, &message("Hello", OWN)).await?;
+    scene.until(&mut here, "turn").await?;
+    scene.note("The same id with another text is a mistake.");
+    scene.say(&mut here, &message("Goodbye", OWN)).await?;
+    scene.until(&mut here, "error").await?;
+    scene.end("plain");
+    app.finish().await
+}
+
+async fn streamed(into: &mut Recording) -> Result<()> {
+    let (app, says) = stage().await?;
+    let conversation = app.conversation("ben@acme").await?;
+    let mut scene =
+        Recorder::new(&app, into, "A reply that is told as it is written, and somebody who comes in its middle.");
+    let mut ben = scene.enter("ben@acme", &conversation, "").await?;
+    scene.say(&mut ben, &message(STORY, OWN)).await?;
+    for words in ["Once upon ", "a time"] {
+        says.unbounded_send(Piece::Text(words.to_owned()))?;
+        scene.until(&mut ben, "delta").await?;
+    }
+    scene.note("Another tab: it is told what there is, and goes on from there.");
+    let mut late = scene.enter("ben@acme", &conversation, "").await?;
+    scene.until(&mut late, "delta").await?;
+    says.unbounded_send(Piece::Text(".".to_owned()))?;
+    scene.until(&mut late, "delta").await?;
+    says.unbounded_send(Piece::End(Ended { model: "actor".to_owned(), usage: None }))?;
+    scene.until(&mut late, "response").await?;
+    scene.end("streamed");
+    app.finish().await
+}
+
+async fn tool(into: &mut Recording) -> Result<()> {
+    let (app, _) = stage().await?;
+    let conversation = app.conversation("ben@acme").await?;
+    let mut scene = Recorder::new(&app, into, "An agent that uses a tool.");
+    let mut ben = scene.enter("ben@acme", &conversation, "").await?;
+    scene.say(&mut ben, &message(TIME, OWN)).await?;
+    scene.until(&mut ben, "response").await?;
+    scene.end("tool");
+    app.finish().await
+}
+
+async fn stopped(into: &mut Recording) -> Result<()> {
+    let (app, says) = stage().await?;
+    let conversation = app.conversation("ben@acme").await?;
+    let mut scene = Recorder::new(&app, into, "A reply that is stopped: what was written is kept.");
+    let mut ben = scene.enter("ben@acme", &conversation, "").await?;
+    scene.say(&mut ben, &message(STORY, OWN)).await?;
+    let accepted = scene.until(&mut ben, "accepted").await?;
+    says.unbounded_send(Piece::Text("Once upon a time".to_owned()))?;
+    scene.until(&mut ben, "delta").await?;
+    scene.say(&mut ben, &format!(r#"{{"type":"stop","turn_id":{}}}"#, accepted["turn_id"])).await?;
+    scene.until(&mut ben, "turn").await?;
+    scene.ask("ben@acme", "GET", &format!("/conversations/{conversation}/messages"), "", "").await?;
+    scene.end("stopped");
+    app.finish().await
+}
+
+async fn failed(into: &mut Recording) -> Result<()> {
+    let (app, _) = stage().await?;
+    let conversation = app.conversation("ben@acme").await?;
+    let mut scene = Recorder::new(&app, into, "An agent whose model fails, and a message that cannot be carried.");
+    let mut ben = scene.enter("ben@acme", &conversation, "").await?;
+    scene.say(&mut ben, &message(FAIL, OWN)).await?;
+    scene.until(&mut ben, "error").await?;
+    scene.say(&mut ben, &message(r"a bell: \u0007", OTHER)).await?;
+    scene.until(&mut ben, "error").await?;
+    scene.end("failed");
+    app.finish().await
+}
+
+async fn escalated(into: &mut Recording) -> Result<()> {
+    let (app, _) = stage().await?;
+    let conversation = app.conversation("ben@acme").await?;
+    let mut scene = Recorder::new(
+        &app,
+        into,
+        "A conversation that is handed to a person, who answers in the agent's stead and hands it back.",
+    );
+    let mut ben = scene.enter("ben@acme", &conversation, "").await?;
+    scene.say(&mut ben, &message("I want a human", OWN)).await?;
+    scene.until(&mut ben, "turn").await?;
+    let at = format!("/conversations/{conversation}");
+    scene.ask("ada@acme", "POST", &format!("{at}/takeover"), "", "{}").await?;
+    scene.until(&mut ben, "status").await?;
+    let mut ada = scene.enter("ada@acme", &conversation, "").await?;
+    scene.say(&mut ada, &message("I am Ada.", OTHER)).await?;
+    scene.until(&mut ada, "turn").await?;
+    scene.until(&mut ben, "response").await?;
+    scene.say(&mut ben, &message("Thank you.", THIRD)).await?;
+    scene.until(&mut ben, "turn").await?;
+    scene.until(&mut ada, "message").await?;
+    scene.ask("ada@acme", "POST", &format!("{at}/handback"), "", "{}").await?;
+    scene.until(&mut ben, "status").await?;
+    scene.end("escalated");
+    app.finish().await
+}
+
+async fn reset(into: &mut Recording) -> Result<()> {
+    let (app, _) = stage().await?;
+    let conversation = app.conversation("ben@acme").await?;
+    let mut scene =
+        Recorder::new(&app, into, "A conversation that begins anew: its messages are gone, its numbers go on.");
+    let mut ben = scene.enter("ben@acme", &conversation, "").await?;
+    scene.say(&mut ben, &message("Hello", OWN)).await?;
+    scene.until(&mut ben, "response").await?;
+    scene.ask("ben@acme", "DELETE", &format!("/conversations/{conversation}"), "", "").await?;
+    scene.until(&mut ben, "reset").await?;
+    scene.say(&mut ben, &message("Hello again", OTHER)).await?;
+    scene.until(&mut ben, "response").await?;
+    scene.end("reset");
+    app.finish().await
+}
+
+async fn resumed(into: &mut Recording) -> Result<()> {
+    let (app, _) = stage().await?;
+    let conversation = app.conversation("ben@acme").await?;
+    let mut scene = Recorder::new(&app, into, "Somebody who comes back, and gets what they missed and no more.");
+    let mut ben = scene.enter("ben@acme", &conversation, "").await?;
+    scene.say(&mut ben, &message("One", OWN)).await?;
+    scene.until(&mut ben, "response").await?;
+    drop(ben);
+    let path = format!("/conversations/{conversation}/messages");
+    let sent = scene.ask("ben@acme", "POST", &path, OTHER, r#"{"text":"Two"}"#).await?;
+    let answered = format!("{path}?after={}", sent["seq"]);
+    let rest = app.rest("ben@acme");
+    crate::app::until("the answer", || async { Ok(rest.get(&answered).await?.body[0].is_object()) }).await?;
+    scene.enter("ben@acme", &conversation, r#","last_seq":2,"epoch":0"#).await?;
+    scene.note("A position that is not ours is told, not guessed at.");
+    scene.enter("ben@acme", &conversation, r#","last_seq":9,"epoch":0"#).await?;
+    scene.end("resumed");
+    app.finish().await
+}
+
+async fn bad_frames(into: &mut Recording) -> Result<()> {
+    let (app, _) = stage().await?;
+    let conversation = app.conversation("ben@acme").await?;
+    let mut scene = Recorder::new(&app, into, "Frames that cannot be read, and people who are not let in.");
+    let mut ben = scene.enter("ben@acme", &conversation, "").await?;
+    for frame in [r#"{"type":"dance"}"#, r#"{"type":"message"}"#, "not JSON"] {
+        scene.say(&mut ben, frame).await?;
+        scene.until(&mut ben, "error").await?;
+    }
+    scene.note("The first frame must be `auth`.");
+    let mut early = scene.come("ben@acme", &conversation).await?;
+    scene.say(&mut early, &message("Hello", OWN)).await?;
+    scene.until(&mut early, "close").await?;
+    scene.note("Somebody else's conversation, and one that there is not, are alike.");
+    let mut other = scene.come("ben@globex", &conversation).await?;
+    let token = app.token(app.user("ben@globex"));
+    scene.say(&mut other, &format!(r#"{{"type":"auth","token":"{token}"}}"#)).await?;
+    scene.until(&mut other, "close").await?;
+    scene.end("bad_frames");
+    app.finish().await
+}
+
+async fn moved(into: &mut Recording) -> Result<()> {
+    let (app, _) = stage().await?;
+    let mut leaving = app.second(QueueKind::Local(None)).await?;
+    let conversation = app.conversation("ben@acme").await?;
+    let mut scene = Recorder::new(&app, into, "A hub that goes away.");
+    let mut ben = scene.enter_at(&leaving.ws(), "ben@acme", &conversation).await?;
+    leaving.stop().await?;
+    scene.until(&mut ben, "reconnect").await?;
+    scene.until(&mut ben, "close").await?;
+    scene.end("moved");
+    app.finish().await
+}
+
+async fn portal(into: &mut Recording) -> Result<()> {
+    let (app, _) = stage().await?;
+    let agent = app.agent_of(app.user("ben@acme"));
+    let (tenant, agent) = (agent.tenant, agent.id);
+    let mut scene = Recorder::new(&app, into, "Every operation of REST, once.");
+    scene.ask("", "GET", "/healthz", "", "").await?;
+    scene.ask("", "GET", "/readyz", "", "").await?;
+    scene.ask("", "GET", "/openapi.json", "", "").await?;
+    scene.ask("", "GET", "/me", "", "").await?;
+    let ben = "ben@acme";
+    scene.ask(ben, "GET", "/me", "", "").await?;
+    scene.ask(ben, "GET", &format!("/agents?tenant_id={tenant}"), "", "").await?;
+    let body = format!(r#"{{"tenant_id":"{tenant}","agent_id":"{agent}"}}"#);
+    let opened = scene.ask(ben, "POST", "/conversations", "", &body).await?;
+    scene.ask(ben, "POST", "/conversations", "", &body).await?;
+    let conversation = text(&opened["id"]).to_owned();
+    let at = format!("/conversations/{conversation}");
+    let mut socket = scene.enter(ben, &conversation, "").await?;
+
+    let said = scene.ask(ben, "POST", &format!("{at}/messages"), OWN, r#"{"text":"Hello"}"#).await?;
+    let reply = scene.until(&mut socket, "response").await?;
+    scene.ask(ben, "POST", &format!("{at}/messages"), OWN, r#"{"text":"Hello"}"#).await?;
+    scene.ask(ben, "POST", &format!("{at}/messages"), OWN, r#"{"text":"Goodbye"}"#).await?;
+    scene.ask(ben, "POST", &format!("{at}/messages"), OTHER, r#"{"text":"Hello","loud":true}"#).await?;
+    scene.ask(ben, "POST", &format!("{at}/turns/{}/stop", text(&said["turn_id"])), "", "").await?;
+    let feedback = format!("{at}/messages/{}/feedback", text(&reply["message_id"]));
+    scene.ask(ben, "PUT", &feedback, "", r#"{"rating":"up","comment":"It listens."}"#).await?;
+    scene.ask(ben, "GET", &format!("{at}/messages?limit=1"), "", "").await?;
+    scene.ask(ben, "DELETE", &feedback, "", "").await?;
+    scene.ask(ben, "PUT", &format!("{at}/read"), "", r#"{"seq":2}"#).await?;
+    scene.until(&mut socket, "read").await?;
+    scene.ask(ben, "PATCH", &at, "", r#"{"title":"A greeting","archived":true}"#).await?;
+    scene.until(&mut socket, "conversation").await?;
+    scene.ask(ben, "GET", &at, "", "").await?;
+    scene.ask(ben, "GET", &format!("/conversations?tenant_id={tenant}&archived=true"), "", "").await?;
+    scene.ask(ben, "GET", &format!("{at}/export"), "", "").await?;
+    scene.ask(ben, "GET", &format!("{at}/export?format=markdown"), "", "").await?;
+    scene.ask(ben, "GET", &format!("/search?tenant_id={tenant}&q=hello"), "", "").await?;
+    let today = Timestamp::now().to_string();
+    let today = today.get(..10).context("a moment begins with its day")?;
+    let usage = format!("/usage?tenant_id={tenant}&from={today}&to={today}");
+    scene.ask("ada@acme", "GET", &usage, "", "").await?;
+    scene.ask(ben, "GET", &usage, "", "").await?;
+    scene.ask("ben@globex", "GET", &at, "", "").await?;
+    scene.ask("root", "POST", &format!("{at}/takeover"), "", "").await?;
+    scene.until(&mut socket, "status").await?;
+    scene.ask("root", "POST", &format!("{at}/handback"), "", "").await?;
+    scene.until(&mut socket, "status").await?;
+    scene.ask(ben, "DELETE", &at, "", "").await?;
+    scene.until(&mut socket, "reset").await?;
+    scene.end("rest");
+    app.finish().await?;
+    let document = openapi::document();
+    for (path, methods) in super::entries(&document["paths"]) {
+        for (_, operation) in super::entries(methods) {
+            let name = text(&operation["operationId"]);
+            let shown = name == "openapi" || into.operations.get(name).is_some_and(|shown| !shown.path.is_empty());
+            ensure!(shown, "{path}: nobody has shown {name}; do so in scenes.rs");
+        }
+    }
+    Ok(())
+}
