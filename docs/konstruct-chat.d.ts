@@ -265,7 +265,7 @@ export type Origin = "agent" | "user";
 /** What to change of a conversation; what is absent stays. */
 export interface Patch {
   /** Whether it is put away. */
-  archived?: boolean | null;
+  archived?: boolean;
   /** What it is called; `null` takes the title away, and the agent's model may give it another. */
   title?: string | null;
 }

@@ -44,6 +44,7 @@ pub struct ListQuery {
     #[param(minimum = 1, maximum = 100)]
     limit: Option<i64>,
     /// A place that a `Link` header named.
+    #[param(pattern = r"^[0-9]{1,16}\.[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$")]
     before: Option<String>,
     /// Only what waits for a person, or has one.
     #[param(inline)]

@@ -47,7 +47,7 @@ pub struct ExportQuery {
     #[param(inline)]
     format: Format,
     /// Only what was said after this `seq`.
-    #[param(minimum = 0)]
+    #[param(minimum = 0, maximum = 9_007_199_254_740_991_i64)]
     after: Option<i64>,
 }
 

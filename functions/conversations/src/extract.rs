@@ -15,7 +15,10 @@ use chat_core::{
     token::Identity,
 };
 use http::{HeaderMap, StatusCode, header, request::Parts};
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, Error as _},
+};
 
 use crate::{Api, error::Problem};
 
@@ -88,6 +91,25 @@ impl FromRequestParts<Api> for IdempotencyKey {
 /// What the field itself cannot be read from.
 pub fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
+}
+
+/// A field that may be absent, but not `null`.
+///
+/// # Errors
+/// What the field itself cannot be read from.
+pub fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// A whole number, also where it is written as `3.0`: to JSON, and so to the schema, the two are one.
+///
+/// # Errors
+/// What is no whole number that a reader of JSON holds exactly.
+pub fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let number = serde_json::Number::deserialize(deserializer)?;
+    let exact = |number: &f64| number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0;
+    let whole = number.as_i64().or_else(|| number.as_f64().filter(exact).map(|number| number as i64));
+    whole.ok_or_else(|| D::Error::custom("expected a whole number"))
 }
 
 /// The query, as `T`, which refuses what it does not know.

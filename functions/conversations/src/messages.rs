@@ -41,8 +41,10 @@ pub struct PageQuery {
     #[param(minimum = 1, maximum = 100)]
     limit: Option<i64>,
     /// A message's id, or a `seq`: only what is before it.
+    #[param(pattern = r"^([0-9]{1,18}|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})$")]
     before: Option<String>,
     /// A message's id, or a `seq`: only what is after it.
+    #[param(pattern = r"^([0-9]{1,18}|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12})$")]
     after: Option<String>,
 }
 
@@ -112,7 +114,11 @@ pub(crate) fn trim(messages: &mut Vec<Message>, page: Page) -> bool {
 #[serde(deny_unknown_fields)]
 pub struct Send {
     /// What it says.
-    #[schema(min_length = 1, max_length = 16_000, pattern = r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]+$")]
+    #[schema(
+        min_length = 1,
+        max_length = 16_000,
+        pattern = r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]*[^\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff\s][^\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]*$"
+    )]
     text: String,
 }
 

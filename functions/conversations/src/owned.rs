@@ -20,11 +20,14 @@ use utoipa::ToSchema;
 use crate::{
     Api, HINT_TIMEOUT,
     error::Problem,
-    extract::{Bearer, InPath, Json, WithinPath, given},
+    extract::{Bearer, InPath, Json, WithinPath, given, present, whole},
 };
 
 /// Longest comment on a reply, in Unicode code points.
 const COMMENT_CHARS: usize = 2_000;
+
+/// The largest whole number that every reader of JSON holds exactly (RFC 8259, section 6).
+const MOST_EXACT: i64 = (1 << 53) - 1;
 
 /// What to change of a conversation; what is absent stays.
 #[derive(Deserialize, ToSchema)]
@@ -32,9 +35,11 @@ const COMMENT_CHARS: usize = 2_000;
 pub struct Patch {
     /// What it is called; `null` takes the title away, and the agent's model may give it another.
     #[serde(default, deserialize_with = "given")]
-    #[schema(value_type = Option<String>, min_length = 1, max_length = 200)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 200, pattern = r"^[^\x00-\x1f\x7f-\x9f\ufffe\uffff]*[^\x00-\x1f\x7f-\x9f\ufffe\uffff\s][^\x00-\x1f\x7f-\x9f\ufffe\uffff]*$")]
     title: Option<Option<String>>,
     /// Whether it is put away.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     archived: Option<bool>,
 }
 
@@ -79,7 +84,8 @@ pub async fn change(
 #[serde(deny_unknown_fields)]
 pub struct Mark {
     /// Up to this `seq`.
-    #[schema(minimum = 0)]
+    #[serde(deserialize_with = "whole")]
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_i64)]
     seq: i64,
 }
 
@@ -111,8 +117,8 @@ pub async fn read(
     InPath(id): InPath,
     Json(body): Json<Mark>,
 ) -> Result<Json<Marked>, Problem> {
-    if body.seq < 0 {
-        return Err(Error::field("seq", "must not be negative").into());
+    if !(0..=MOST_EXACT).contains(&body.seq) {
+        return Err(Error::field("seq", format!("must be 0 to {MOST_EXACT}")).into());
     }
     let (seat, state) = api.store.mark_read(&who, id, body.seq).await?;
     if state.moved {
@@ -128,7 +134,11 @@ pub struct Opinion {
     /// Whether it was of use.
     rating: Rating,
     /// Why.
-    #[schema(min_length = 1, max_length = 2_000)]
+    #[schema(
+        min_length = 1,
+        max_length = 2_000,
+        pattern = r"^[^\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]*[^\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff\s][^\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]*$"
+    )]
     comment: Option<String>,
 }
 

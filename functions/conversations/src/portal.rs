@@ -59,6 +59,7 @@ pub struct AgentsQuery {
     #[param(minimum = 1, maximum = 100)]
     limit: Option<i64>,
     /// A place that a `Link` header named.
+    #[param(pattern = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\.[^\x00]*$")]
     after: Option<String>,
 }
 
@@ -121,6 +122,7 @@ pub struct SearchQuery {
     #[param(minimum = 1, maximum = 100)]
     limit: Option<i64>,
     /// A place that a `Link` header named.
+    #[param(pattern = r"^[0-9]{1,16}\.[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$")]
     before: Option<String>,
 }
 
@@ -194,6 +196,9 @@ pub struct UsageQuery {
     #[param(minimum = 1, maximum = 1_000)]
     limit: Option<i64>,
     /// A place that a `Link` header named.
+    #[param(
+        pattern = r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])\.[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\.[^\x00]*$"
+    )]
     after: Option<String>,
 }
 

@@ -42,6 +42,8 @@ pub fn document() -> Value {
         "Authenticate": {"description": "How to say who one is.", "required": true,
             "schema": {"type": "string", "const": "Bearer"}},
     });
+    // Neither is there for a derive to say.
+    document["components"]["schemas"]["Patch"]["minProperties"] = json!(1);
     document["components"]["schemas"]["Problem"]["description"] = json!("An error (RFC 9457).");
     let paths = document["paths"].as_object_mut().expect("a document has paths");
     for (path, methods) in paths {
@@ -206,7 +208,8 @@ pub fn illustrate(document: &mut Value, recording: &Recording) {
             .filter_map(|(named, part)| Some((named.strip_prefix('{')?.strip_suffix('}')?, part)));
         let asked: Vec<(&str, &str)> =
             in_path.chain(query.split('&').filter_map(|pair| pair.split_once('='))).collect();
-        for parameter in operation["parameters"].as_array_mut().into_iter().flatten() {
+        let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+        for parameter in parameters.into_iter().flatten() {
             let name = parameter["name"].clone();
             if let Some((_, part)) = asked.iter().find(|(named, _)| name == *named) {
                 // A number or a word as its schema has it.
@@ -216,7 +219,8 @@ pub fn illustrate(document: &mut Value, recording: &Recording) {
             }
         }
         for ((status, kind), body) in &shown.answers {
-            if let Some(content) = operation["responses"][status.to_string()]["content"].get_mut(kind) {
+            let response = &mut operation["responses"][status.to_string()];
+            if let Some(content) = response.get_mut("content").and_then(|content| content.get_mut(kind)) {
                 content["example"] = body.clone();
             }
         }
