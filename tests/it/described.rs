@@ -43,7 +43,7 @@ async fn what_is_checked_in_is_what_the_code_says() {
     );
 }
 
-/// Every example of the documents is as its schema says, and what the server sends is read back for what it is.
+/// The examples are as their schemas say, and what the server sends is read back for what it is.
 #[test]
 fn every_frame_of_the_server_has_an_example_that_is_one() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();

@@ -65,7 +65,6 @@ pub fn document() -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Portal users of many companies talk to their AI employees; `openapi.json` describes the rest.",
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
-            "contact": {"name": "The maintainers", "url": "https://konstruct.example"},
             "tags": [{"name": "conversations", "description": "The one thread of a person with an agent."}],
         },
         "defaultContentType": "application/json",
@@ -88,12 +87,14 @@ pub fn document() -> Value {
             "send": {
                 "action": "send",
                 "title": "What the server sends",
+                "description": "News of the conversation, and answers to what this client sent.",
                 "channel": {"$ref": "#/channels/conversation"},
                 "messages": of(&sent),
             },
             "receive": {
                 "action": "receive",
                 "title": "What a client sends",
+                "description": "Who it is, then whatever it wants, in any order.",
                 "channel": {"$ref": "#/channels/conversation"},
                 "messages": of(&received),
             },
