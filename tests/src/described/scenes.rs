@@ -63,14 +63,19 @@ impl Model for Actor {
     }
 }
 
-/// The product with an [`Actor`], and what dictates its story.
-async fn stage() -> Result<(App, UnboundedSender<Piece>)> {
+/// What dictates a story.
+type Says = UnboundedSender<Piece>;
+
+/// Plays a scene on a product with an [`Actor`], and ends that, however it went.
+async fn staged(play: impl AsyncFnOnce(&App, Says) -> Result<()>) -> Result<()> {
     let (says, hears) = unbounded();
     let app = App::with(|setting| setting.model = Arc::new(Actor(Mutex::new(Some(hears))))).await?;
     let rules = json!([{"condition": "a human", "reason": "asked for one"}]).to_string();
     let set = "update agents set tools = '{current_time}', model = 'actor', escalation_rules = $1::text::jsonb";
     app.owner().await?.execute(set, &[&rules]).await?;
-    Ok((app, says))
+    let played = Box::pin(play(&app, says)).await;
+    let finished = app.finish().await;
+    played.and(finished)
 }
 
 const OWN: &str = "0193b3a0-0000-7000-8000-0000000000aa";
@@ -83,17 +88,17 @@ const THIRD: &str = "0193b3a0-0000-7000-8000-0000000000cc";
 /// What went otherwise than it should, or is not as documented.
 pub async fn record() -> Result<Recording> {
     let mut recording = Recording::default();
-    Box::pin(plain(&mut recording)).await.context("plain")?;
-    Box::pin(streamed(&mut recording)).await.context("streamed")?;
-    Box::pin(tool(&mut recording)).await.context("tool")?;
-    Box::pin(stopped(&mut recording)).await.context("stopped")?;
-    Box::pin(failed(&mut recording)).await.context("failed")?;
-    Box::pin(escalated(&mut recording)).await.context("escalated")?;
-    Box::pin(reset(&mut recording)).await.context("reset")?;
-    Box::pin(resumed(&mut recording)).await.context("resumed")?;
-    Box::pin(bad_frames(&mut recording)).await.context("bad frames")?;
-    Box::pin(moved(&mut recording)).await.context("moved")?;
-    Box::pin(portal(&mut recording)).await.context("portal")?;
+    staged(async |app, says| plain(app, says, &mut recording).await).await.context("plain")?;
+    staged(async |app, says| streamed(app, says, &mut recording).await).await.context("streamed")?;
+    staged(async |app, says| tool(app, says, &mut recording).await).await.context("tool")?;
+    staged(async |app, says| stopped(app, says, &mut recording).await).await.context("stopped")?;
+    staged(async |app, says| failed(app, says, &mut recording).await).await.context("failed")?;
+    staged(async |app, says| escalated(app, says, &mut recording).await).await.context("escalated")?;
+    staged(async |app, says| reset(app, says, &mut recording).await).await.context("reset")?;
+    staged(async |app, says| resumed(app, says, &mut recording).await).await.context("resumed")?;
+    staged(async |app, says| bad_frames(app, says, &mut recording).await).await.context("bad frames")?;
+    staged(async |app, says| moved(app, says, &mut recording).await).await.context("moved")?;
+    staged(async |app, says| portal(app, says, &mut recording).await).await.context("portal")?;
     Ok(recording)
 }
 
@@ -101,11 +106,10 @@ fn message(words: &str, id: &str) -> String {
     format!(r#"{{"type":"message","text":"{words}","client_message_id":"{id}"}}"#)
 }
 
-async fn plain(into: &mut Recording) -> Result<()> {
-    let (app, _) = stage().await?;
+async fn plain(app: &App, _: Says, into: &mut Recording) -> Result<()> {
     let conversation = app.conversation("ben@acme").await?;
     let mut scene =
-        Recorder::new(&app, into, "A message and its answer, with two tabs open; and the same message again.");
+        Recorder::new(app, into, "A message and its answer, with two tabs open; and the same message again.");
     let mut here = scene.enter("ben@acme", &conversation, "").await?;
     scene.say(&mut here, &message("Hello", OWN)).await?;
     scene.until(&mut here, "response").await?;
@@ -120,14 +124,13 @@ async fn plain(into: &mut Recording) -> Result<()> {
     scene.say(&mut here, &message("Goodbye", OWN)).await?;
     scene.until(&mut here, "error").await?;
     scene.end("plain");
-    app.finish().await
+    Ok(())
 }
 
-async fn streamed(into: &mut Recording) -> Result<()> {
-    let (app, says) = stage().await?;
+async fn streamed(app: &App, says: Says, into: &mut Recording) -> Result<()> {
     let conversation = app.conversation("ben@acme").await?;
     let mut scene =
-        Recorder::new(&app, into, "A reply that is told as it is written, and somebody who comes in its middle.");
+        Recorder::new(app, into, "A reply that is told as it is written, and somebody who comes in its middle.");
     let mut ben = scene.enter("ben@acme", &conversation, "").await?;
     scene.say(&mut ben, &message(STORY, OWN)).await?;
     for words in ["Once upon ", "a time"] {
@@ -142,24 +145,22 @@ async fn streamed(into: &mut Recording) -> Result<()> {
     says.unbounded_send(Piece::End(Ended { model: "actor".to_owned(), usage: None }))?;
     scene.until(&mut late, "response").await?;
     scene.end("streamed");
-    app.finish().await
+    Ok(())
 }
 
-async fn tool(into: &mut Recording) -> Result<()> {
-    let (app, _) = stage().await?;
+async fn tool(app: &App, _: Says, into: &mut Recording) -> Result<()> {
     let conversation = app.conversation("ben@acme").await?;
-    let mut scene = Recorder::new(&app, into, "An agent that uses a tool.");
+    let mut scene = Recorder::new(app, into, "An agent that uses a tool.");
     let mut ben = scene.enter("ben@acme", &conversation, "").await?;
     scene.say(&mut ben, &message(TIME, OWN)).await?;
     scene.until(&mut ben, "response").await?;
     scene.end("tool");
-    app.finish().await
+    Ok(())
 }
 
-async fn stopped(into: &mut Recording) -> Result<()> {
-    let (app, says) = stage().await?;
+async fn stopped(app: &App, says: Says, into: &mut Recording) -> Result<()> {
     let conversation = app.conversation("ben@acme").await?;
-    let mut scene = Recorder::new(&app, into, "A reply that is stopped: what was written is kept.");
+    let mut scene = Recorder::new(app, into, "A reply that is stopped: what was written is kept.");
     let mut ben = scene.enter("ben@acme", &conversation, "").await?;
     scene.say(&mut ben, &message(STORY, OWN)).await?;
     let accepted = scene.until(&mut ben, "accepted").await?;
@@ -169,27 +170,25 @@ async fn stopped(into: &mut Recording) -> Result<()> {
     scene.until(&mut ben, "turn").await?;
     scene.ask("ben@acme", "GET", &format!("/conversations/{conversation}/messages"), "", "").await?;
     scene.end("stopped");
-    app.finish().await
+    Ok(())
 }
 
-async fn failed(into: &mut Recording) -> Result<()> {
-    let (app, _) = stage().await?;
+async fn failed(app: &App, _: Says, into: &mut Recording) -> Result<()> {
     let conversation = app.conversation("ben@acme").await?;
-    let mut scene = Recorder::new(&app, into, "An agent whose model fails, and a message that cannot be carried.");
+    let mut scene = Recorder::new(app, into, "An agent whose model fails, and a message that cannot be carried.");
     let mut ben = scene.enter("ben@acme", &conversation, "").await?;
     scene.say(&mut ben, &message(FAIL, OWN)).await?;
     scene.until(&mut ben, "error").await?;
     scene.say(&mut ben, &message(r"a bell: \u0007", OTHER)).await?;
     scene.until(&mut ben, "error").await?;
     scene.end("failed");
-    app.finish().await
+    Ok(())
 }
 
-async fn escalated(into: &mut Recording) -> Result<()> {
-    let (app, _) = stage().await?;
+async fn escalated(app: &App, _: Says, into: &mut Recording) -> Result<()> {
     let conversation = app.conversation("ben@acme").await?;
     let mut scene = Recorder::new(
-        &app,
+        app,
         into,
         "A conversation that is handed to a person, who answers in the agent's stead and hands it back.",
     );
@@ -209,14 +208,13 @@ async fn escalated(into: &mut Recording) -> Result<()> {
     scene.ask("ada@acme", "POST", &format!("{at}/handback"), "", "{}").await?;
     scene.until(&mut ben, "status").await?;
     scene.end("escalated");
-    app.finish().await
+    Ok(())
 }
 
-async fn reset(into: &mut Recording) -> Result<()> {
-    let (app, _) = stage().await?;
+async fn reset(app: &App, _: Says, into: &mut Recording) -> Result<()> {
     let conversation = app.conversation("ben@acme").await?;
     let mut scene =
-        Recorder::new(&app, into, "A conversation that begins anew: its messages are gone, its numbers go on.");
+        Recorder::new(app, into, "A conversation that begins anew: its messages are gone, its numbers go on.");
     let mut ben = scene.enter("ben@acme", &conversation, "").await?;
     scene.say(&mut ben, &message("Hello", OWN)).await?;
     scene.until(&mut ben, "response").await?;
@@ -225,13 +223,12 @@ async fn reset(into: &mut Recording) -> Result<()> {
     scene.say(&mut ben, &message("Hello again", OTHER)).await?;
     scene.until(&mut ben, "response").await?;
     scene.end("reset");
-    app.finish().await
+    Ok(())
 }
 
-async fn resumed(into: &mut Recording) -> Result<()> {
-    let (app, _) = stage().await?;
+async fn resumed(app: &App, _: Says, into: &mut Recording) -> Result<()> {
     let conversation = app.conversation("ben@acme").await?;
-    let mut scene = Recorder::new(&app, into, "Somebody who comes back, and gets what they missed and no more.");
+    let mut scene = Recorder::new(app, into, "Somebody who comes back, and gets what they missed and no more.");
     let mut ben = scene.enter("ben@acme", &conversation, "").await?;
     scene.say(&mut ben, &message("One", OWN)).await?;
     scene.until(&mut ben, "response").await?;
@@ -245,13 +242,12 @@ async fn resumed(into: &mut Recording) -> Result<()> {
     scene.note("A position that is not ours is told, not guessed at.");
     scene.enter("ben@acme", &conversation, r#","last_seq":9,"epoch":0"#).await?;
     scene.end("resumed");
-    app.finish().await
+    Ok(())
 }
 
-async fn bad_frames(into: &mut Recording) -> Result<()> {
-    let (app, _) = stage().await?;
+async fn bad_frames(app: &App, _: Says, into: &mut Recording) -> Result<()> {
     let conversation = app.conversation("ben@acme").await?;
-    let mut scene = Recorder::new(&app, into, "Frames that cannot be read, and people who are not let in.");
+    let mut scene = Recorder::new(app, into, "Frames that cannot be read, and people who are not let in.");
     let mut ben = scene.enter("ben@acme", &conversation, "").await?;
     for frame in [r#"{"type":"dance"}"#, r#"{"type":"message"}"#, "not JSON"] {
         scene.say(&mut ben, frame).await?;
@@ -267,27 +263,25 @@ async fn bad_frames(into: &mut Recording) -> Result<()> {
     scene.say(&mut other, &format!(r#"{{"type":"auth","token":"{token}"}}"#)).await?;
     scene.until(&mut other, "close").await?;
     scene.end("bad_frames");
-    app.finish().await
+    Ok(())
 }
 
-async fn moved(into: &mut Recording) -> Result<()> {
-    let (app, _) = stage().await?;
+async fn moved(app: &App, _: Says, into: &mut Recording) -> Result<()> {
     let mut leaving = app.second(QueueKind::Local(None)).await?;
     let conversation = app.conversation("ben@acme").await?;
-    let mut scene = Recorder::new(&app, into, "A hub that goes away.");
+    let mut scene = Recorder::new(app, into, "A hub that goes away.");
     let mut ben = scene.enter_at(&leaving.ws(), "ben@acme", &conversation).await?;
     leaving.stop().await?;
     scene.until(&mut ben, "reconnect").await?;
     scene.until(&mut ben, "close").await?;
     scene.end("moved");
-    app.finish().await
+    Ok(())
 }
 
-async fn portal(into: &mut Recording) -> Result<()> {
-    let (app, _) = stage().await?;
+async fn portal(app: &App, _: Says, into: &mut Recording) -> Result<()> {
     let agent = app.agent_of(app.user("ben@acme"));
     let (tenant, agent) = (agent.tenant, agent.id);
-    let mut scene = Recorder::new(&app, into, "Every operation of REST, once.");
+    let mut scene = Recorder::new(app, into, "Every operation of REST, once.");
     scene.ask("", "GET", "/healthz", "", "").await?;
     scene.ask("", "GET", "/readyz", "", "").await?;
     scene.ask("", "GET", "/openapi.json", "", "").await?;
@@ -334,7 +328,6 @@ async fn portal(into: &mut Recording) -> Result<()> {
     scene.ask(ben, "DELETE", &at, "", "").await?;
     scene.until(&mut socket, "reset").await?;
     scene.end("rest");
-    app.finish().await?;
     let document = openapi::document();
     for (path, methods) in super::entries(&document["paths"]) {
         for (_, operation) in super::entries(methods) {
