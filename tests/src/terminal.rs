@@ -31,7 +31,8 @@ pub async fn chat(
         .with_context(|| format!("{} has no such agent", user.handle))?;
     let rest = Rest::new(&card.rest, Some(&user.token));
     let conversation = rest.open(agent.tenant_id, agent.id).await?;
-    let (mut socket, ready) = Socket::join(&card.ws, &conversation, &user.token).await?;
+    let (socket, ready) = Socket::join(&card.ws, &conversation, &user.token).await?;
+    let mut socket = socket.trusting();
     writeln!(out, "{} talks to {}. Ctrl-D ends.", user.handle, agent.name)?;
     if ready["last_seq"] != 0 {
         let page = rest.get(&format!("/conversations/{conversation}/messages?limit=10")).await?;

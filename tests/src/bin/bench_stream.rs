@@ -260,7 +260,8 @@ async fn main() -> Result<()> {
 }
 
 /// Asks for replies, one after the other, and notes when it hears what.
-async fn talk(mut socket: Socket, provider: Provider, name: String, replies: usize) -> Result<Figures> {
+async fn talk(socket: Socket, provider: Provider, name: String, replies: usize) -> Result<Figures> {
+    let mut socket = socket.trusting();
     let mut figures = Figures::default();
     for number in 0..replies {
         let message = format!("message {name}.{number}");
