@@ -161,9 +161,8 @@ pub async fn usage(
     Bearer(who): Bearer,
     Query(query): Query<UsageQuery>,
 ) -> Result<Response, Problem> {
-    let limit = match query.limit.unwrap_or(LINES) {
-        limit @ 1..=LINES => limit,
-        _ => return Err(Error::field("limit", format!("must be 1 to {LINES}")).into()),
+    let limit @ 1..=LINES = query.limit.unwrap_or(LINES) else {
+        return Err(Error::field("limit", format!("must be 1 to {LINES}")).into());
     };
     let (from, to) = (day("from", &query.from)?, day("to", &query.to)?);
     if !(0..DAYS).contains(&(to - from).whole_days()) {
