@@ -452,7 +452,12 @@ async fn a_text_is_only_in_its_tables_its_conversation_and_its_memory() {
     let places = it.everywhere(&said).await;
     let memory = format!("{tenant}:memory:short:");
     for place in &places {
-        let known = ["told", "table web_conversation_messages.content", "table dead_letters.body"];
+        let known = [
+            "told",
+            "table web_conversation_messages.content",
+            "table web_conversations.title",
+            "table dead_letters.body",
+        ];
         let of_redis = place.starts_with("redis command ") || place.starts_with(&format!("redis key {memory}"));
         assert!(known.contains(&place.as_str()) || of_redis, "{place}; of {places:?}");
     }

@@ -208,7 +208,7 @@ async fn an_erased_person_is_named_nowhere_and_what_is_others_stays() {
     let (done, closed) =
         tokio::join!(erased(&app, Whom::User(ben.id), "ben@acme.example"), async { own.closed().await.unwrap() });
     let () = done;
-    assert_eq!(closed, Some(4403));
+    assert!(matches!(closed, Some(4401 | 4403)), "{closed:?}");
     let left = naming(&superuser, &names).await;
     assert!(left.iter().all(|place| place.starts_with("audit_events.subject_id")), "{left:?}");
     let after = without(rows(&superuser).await, &[bens]);
@@ -250,7 +250,9 @@ async fn a_reply_that_is_being_written_is_dropped_and_leaves_nothing() {
         .unwrap();
     };
     tokio::join!(erased(&app, Whom::User(ben.id), "ben@acme.example"), writing);
-    assert_eq!(socket.closed().await.unwrap(), Some(4403));
+    // As one who may not any more, or, if it looked as late as that, as one whom nobody knows.
+    let closed = socket.closed().await.unwrap();
+    assert!(matches!(closed, Some(4401 | 4403)), "{closed:?}");
     assert_eq!(naming(&superuser, &[ben.id.to_string()]).await, Vec::<String>::new());
     assert_eq!(naming(&superuser, &names).await, Vec::<String>::new());
     until("no key to be left", || async { Ok(keys(&app, &all).await.is_empty()) }).await.unwrap();

@@ -43,6 +43,16 @@ pub struct Answer {
     pub body: Value,
 }
 
+impl Answer {
+    /// The next page, as a path below the base, if the answer names one.
+    #[must_use]
+    pub fn next_page(&self) -> Option<String> {
+        let link = self.headers.get("link")?.to_str().ok()?;
+        let url = link.strip_prefix('<')?.strip_suffix(">; rel=\"next\"")?;
+        url.strip_prefix(conversations::BASE).map(str::to_owned)
+    }
+}
+
 impl Rest {
     /// A caller of `base`, such as `http://127.0.0.1:8080`; without a token it is nobody.
     #[must_use]
@@ -66,6 +76,22 @@ impl Rest {
         self.send(self.http.post(format!("{}{path}", self.base)).json(body)).await
     }
 
+    /// `PUT` with a JSON body.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn put(&self, path: &str, body: &Value) -> Result<Answer> {
+        self.send(self.http.put(format!("{}{path}", self.base)).json(body)).await
+    }
+
+    /// `PATCH` with a JSON body.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn patch(&self, path: &str, body: &Value) -> Result<Answer> {
+        self.send(self.http.patch(format!("{}{path}", self.base)).json(body)).await
+    }
+
     /// `DELETE`.
     ///
     /// # Errors
@@ -81,6 +107,21 @@ impl Rest {
     pub async fn say(&self, conversation: &str, key: &str, text: &str) -> Result<Answer> {
         let url = format!("{}/conversations/{conversation}/messages", self.base);
         self.send(self.http.post(url).header("Idempotency-Key", key).json(&json!({"text": text}))).await
+    }
+
+    /// All pages of a list, the first one at `path`, the others where `Link` names them.
+    ///
+    /// # Errors
+    /// If there is no answer, or one is no page.
+    pub async fn pages(&self, path: &str) -> Result<Vec<Vec<Value>>> {
+        let (mut pages, mut next) = (Vec::new(), Some(path.to_owned()));
+        while let Some(path) = next {
+            let answer = self.get(&path).await?;
+            let page = answer.body.as_array().cloned();
+            pages.push(page.with_context(|| format!("{path}: {} {}", answer.status, answer.body))?);
+            next = answer.next_page();
+        }
+        Ok(pages)
     }
 
     /// Any request, built by `make` from the HTTP client and the base.

@@ -90,8 +90,11 @@ const OPENS: char = '\u{1}';
 /// See [`OPENS`].
 const CLOSES: char = '\u{2}';
 
+/// Stands for `<` meanwhile: what begins with that Postgres takes for a tag, and neither finds nor shows it.
+const TAG: char = '\u{3}';
+
 /// `$1` user, `$2` words, `$3` and `$4` place, `$5` looked through, `$6` most, `$7` the only conversation. The last word may
-/// be a beginning. The first row of each says how far the walk came, also where nothing was found.
+/// be a beginning. Each row says how far the walk came, also where nothing was found.
 const FIND: &str = "
     with query as materialized (
       select case when numnode(q) = 0 then q else (q::text || ':*')::tsquery end as q
@@ -101,7 +104,8 @@ const FIND: &str = "
       where c.tenant_id = app_tenant() and c.user_id = $1 and ($7::uuid is null or c.id = $7)
     ), looked as materialized (
       select m.* from mine, lateral (
-        select m.id, m.conversation_id, m.seq, m.role, m.content, m.created_at from web_conversation_messages m
+        select m.id, m.conversation_id, m.seq, m.role, translate(m.content, '<', E'\\x03') as content, m.created_at
+        from web_conversation_messages m
         where m.conversation_id = mine.id and m.tenant_id = app_tenant() and (m.created_at, m.id) < ($3, $4)
         order by m.created_at desc, m.id desc limit $5) m
       order by m.created_at desc, m.id desc limit $5
@@ -115,7 +119,9 @@ const FIND: &str = "
     select far.looked, far.far_at, far.far_id, hit.id, hit.conversation_id, hit.seq, hit.role, hit.created_at,
            mine.agent_id, mine.title, a.name as agent_name,
            ts_headline('simple', hit.content, query.q,
-             E'MaxWords=30, MinWords=12, MaxFragments=2, FragmentDelimiter=\" … \", StartSel=\"\\x01\", StopSel=\"\\x02\"') as snippet
+             case when length(hit.content) <= 300 then 'HighlightAll=true'
+                  else 'MaxWords=30, MinWords=15, ShortWord=0, MaxFragments=2, FragmentDelimiter=\" … \"' end
+             || E', StartSel=\"\\x01\", StopSel=\"\\x02\"') as snippet
     from far cross join query left join hit on true left join mine on mine.id = hit.conversation_id
     left join agents a on a.id = mine.agent_id and a.tenant_id = app_tenant()
     order by hit.created_at desc, hit.id desc";
@@ -259,7 +265,7 @@ fn pieces(snippet: &str) -> Vec<Piece> {
     let marked = snippet.split_inclusive([OPENS, CLOSES]).filter_map(|part| {
         let hit = part.ends_with(CLOSES);
         let text = part.trim_end_matches([OPENS, CLOSES]);
-        (!text.is_empty()).then(|| Piece { text: text.to_owned(), hit })
+        (!text.is_empty()).then(|| Piece { text: text.replace(TAG, "<"), hit })
     });
     marked.collect()
 }

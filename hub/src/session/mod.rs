@@ -257,8 +257,15 @@ impl Session {
     /// Takes a seat that was read from the store, and tells who answers and how far was read where that was news: the
     /// frame that said so was lost.
     async fn sit(&mut self, socket: &mut WebSocket, seat: Seat) -> Result<(), Close> {
-        let read_seq = self.seat.read_seq.max(seat.read_seq);
-        self.marked(socket, read_seq).await?;
+        let mut read_seq = self.seat.read_seq;
+        if seat.epoch != self.epoch {
+            // A reset leaves nothing to read, and is told before anything else is.
+            read_seq = read_seq.max(seat.read_seq);
+        } else if seat.read_seq <= self.last_seq {
+            self.marked(socket, seat.read_seq).await?;
+            read_seq = self.seat.read_seq;
+        }
+        // Else it is a mark by a message that this socket has yet to hear of.
         let known = std::mem::replace(&mut self.seat, Seat { read_seq, ..seat }).status;
         if known == seat.status {
             return Ok(());
