@@ -8,9 +8,12 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use chat_core::{Code, Error, Kind, error::FieldError, ids::RequestId};
+use chat_core::{
+    Code, Error, Kind,
+    ids::RequestId,
+    problem::{self, Details},
+};
 use http::{HeaderValue, StatusCode, header};
-use serde::Serialize;
 use tracing::{debug, error, warn};
 
 /// An error on its way out.
@@ -33,19 +36,6 @@ impl Problem {
         let error = Error::new(Code::RateLimited, "Too much at once; wait a moment.");
         Self { error, retry_after: Some(wait) }
     }
-}
-
-/// The body of a problem, as RFC 9457 names its members, and ours.
-#[derive(Serialize)]
-struct Body9457<'a> {
-    r#type: String,
-    title: &'static str,
-    status: u16,
-    detail: &'a str,
-    code: Code,
-    request_id: RequestId,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    errors: &'a [FieldError],
 }
 
 /// When to come back after a refusal for load, in seconds, where nobody knows better.
@@ -104,18 +94,11 @@ pub(crate) async fn with_request_id(request: Request, next: Next) -> Response {
 fn write(response: &mut Response, problem: &Problem, request_id: RequestId) {
     let error = &problem.error;
     let status = status(error);
-    let body = Body9457 {
-        r#type: format!("urn:konstruct:chat:{}", error.code()),
-        title: status.canonical_reason().unwrap_or("Error"),
-        status: status.as_u16(),
-        detail: error.public(),
-        code: error.code(),
-        request_id,
-        errors: error.fields(),
-    };
-    *response.body_mut() = Body::from(serde_json::to_vec(&body).expect("text and numbers are always JSON"));
+    let title = status.canonical_reason().unwrap_or("Error");
+    let body = Details::of(error, status.as_u16(), title, request_id);
+    *response.body_mut() = Body::from(body.json());
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
     match error.kind() {
         Kind::Unauthenticated => {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -38,9 +38,9 @@ pub(super) const BREACHES: &[Breach] = &[
     Breach {
         threat: "T3",
         defence: "a token counts where there is one, not where two could be meant",
-        file: "functions/conversations/src/extract.rs",
-        find: ".filter(|_| values.next().is_none())",
-        replace: ".filter(|_| values.next().is_none() || true)",
+        file: "core/src/token/mod.rs",
+        find: ".filter(|_| headers.next().is_none())",
+        replace: ".filter(|_| headers.next().is_none() || true)",
         test: "tokens::a_token_counts_only_where_it_belongs",
     },
     Breach {
