@@ -43,6 +43,7 @@ mod security;
 mod services;
 mod sockets;
 mod spend;
+mod sse;
 mod stage;
 mod storm;
 mod streaming;

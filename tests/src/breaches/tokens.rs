@@ -111,7 +111,7 @@ pub(super) const BREACHES: &[Breach] = &[
         threat: "T7",
         defence: "whoever only listens is asked again and again whether they may",
         file: "hub/src/session/mod.rs",
-        find: "        self.still_in(socket).await\n    }\n\n    fn publish",
+        find: "        self.still_in(peer).await\n    }\n\n    fn publish",
         replace: "        Ok(())\n    }\n\n    fn publish",
         test: "tokens::an_admin_who_is_demoted_does_not_go_on_reading_what_is_not_theirs",
     },
