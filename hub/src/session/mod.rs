@@ -70,13 +70,13 @@ pub(crate) async fn serve(
             // No stranger any more.
             drop(guest);
             let close = session.live(&mut peer).await;
-            session.last_mark().await;
+            Box::pin(session.last_mark()).await;
             close
         }
         Err(close) => close,
     };
     debug!(?close, "socket ends");
-    peer.goodbye(close).await;
+    Box::pin(peer.goodbye(close)).await;
 }
 
 /// Tells a reader who was let in, until the stream ends, and says goodbye.
@@ -90,7 +90,7 @@ pub(crate) async fn tell(hub: &Hub, admitted: Admitted, mut peer: Peer) {
         Err(close) => close,
     };
     debug!(?close, "stream ends");
-    peer.goodbye(close).await;
+    Box::pin(peer.goodbye(close)).await;
 }
 
 /// A socket that was let in, or a stream.
@@ -224,7 +224,8 @@ impl Admitted {
 
 impl Session {
     /// Serves until the socket ends, and returns why. What has come is seen through to its end: a hub that goes away is
-    /// noticed between two frames, so a message that is being stored then is answered first.
+    /// noticed between two frames, so a message that is being stored then is answered first. What is rare is boxed: the task
+    /// of a socket is as large as the largest thing it ever awaits.
     async fn live(&mut self, peer: &mut Peer) -> Close {
         loop {
             let away = self.hub.0.leaving.clone();
@@ -239,7 +240,7 @@ impl Session {
                     Some(News::Gap) => Box::pin(self.repair(peer)).await,
                     None => Err(Close::TooSlow),
                 },
-                _ = self.ping.tick() => self.check_life(peer).await,
+                _ = self.ping.tick() => Box::pin(self.check_life(peer)).await,
                 () = sleep_until(self.look_again.unwrap_or(self.expires)), if self.look_again.is_some() => {
                     Box::pin(self.repair(peer)).await
                 }

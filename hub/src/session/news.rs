@@ -62,7 +62,7 @@ impl Session {
         let ServerFrame::Status { status, .. } = event.frame else { return Ok(()) };
         self.seat.status = status;
         // Whose conversation it is not may be here only while it waits for a person.
-        if self.seat.owner == self.identity.user_id { Ok(()) } else { self.still_in(peer).await }
+        if self.seat.owner == self.identity.user_id { Ok(()) } else { Box::pin(self.still_in(peer)).await }
     }
 
     /// Keeps count of the turns that this socket waits for.

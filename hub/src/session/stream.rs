@@ -64,7 +64,7 @@ impl Session {
         let told = self.streamed.filter(|told| told.turn == turn);
         match Streamed::verdict(told, attempt, offset) {
             Verdict::Known => Ok(()),
-            Verdict::Missing => self.so_far(peer, turn, attempt).await,
+            Verdict::Missing => Box::pin(self.so_far(peer, turn, attempt)).await,
             Verdict::Write => {
                 self.streamed = Some(Streamed { turn, attempt, until: Some(offset + event.chars) });
                 peer.news(event).await
