@@ -19,6 +19,7 @@ pub mod job;
 pub mod keys;
 pub mod message;
 pub mod portal;
+pub mod problem;
 pub mod sabotage;
 pub mod secret;
 pub mod text;

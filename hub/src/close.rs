@@ -1,6 +1,7 @@
-//! Why a socket ends: the one table of close codes, with what a client shall do about each.
+//! Why a socket or a stream ends or does not begin: the one table of close codes and statuses, with what a client shall
+//! do about each.
 
-use axum::extract::ws::CloseFrame;
+use axum::{extract::ws::CloseFrame, http::StatusCode};
 use chat_core::{Error, Kind};
 use tracing::{debug, error, warn};
 
@@ -78,32 +79,39 @@ impl Close {
         }
     }
 
-    /// The code, and a reason for the person who reads a log; at most 123 bytes (RFC 6455, section 5.5).
+    /// The code, the status of a request that is refused for it, and a reason for the person who reads a log; at most 123
+    /// bytes (RFC 6455, section 5.5).
     #[must_use]
-    pub fn entry(self) -> (u16, &'static str) {
+    pub fn entry(self) -> (u16, StatusCode, &'static str) {
         match self {
-            Self::Gone | Self::Restart => (1012, "this hub is going away, reconnect"),
-            Self::Protocol => (1002, "protocol error"),
-            Self::Binary => (1003, "frames are text"),
-            Self::NotUtf8 => (1007, "text frames are UTF-8"),
-            Self::TooBig => (1009, "the frame is too big"),
-            Self::Internal => (1011, "our fault, reconnect"),
-            Self::Overloaded => (1013, "not available at the moment, back off"),
-            Self::BadFrames => (4400, "frames cannot be read, or the first was not auth"),
-            Self::Unauthenticated => (4401, "the token is missing, bad or has expired"),
-            Self::Forbidden => (4403, "not allowed"),
-            Self::NotFound => (4404, "no such conversation"),
-            Self::AuthTimeout => (4408, "no auth in time"),
-            Self::TooSlow => (4413, "too slow a reader, reconnect"),
-            Self::OverLimit => (4429, "over a limit, back off"),
+            Self::Gone | Self::Restart => (1012, StatusCode::SERVICE_UNAVAILABLE, "this hub is going away, reconnect"),
+            Self::Protocol => (1002, StatusCode::BAD_REQUEST, "protocol error"),
+            Self::Binary => (1003, StatusCode::BAD_REQUEST, "frames are text"),
+            Self::NotUtf8 => (1007, StatusCode::BAD_REQUEST, "text frames are UTF-8"),
+            Self::TooBig => (1009, StatusCode::PAYLOAD_TOO_LARGE, "the frame is too big"),
+            Self::Internal => (1011, StatusCode::INTERNAL_SERVER_ERROR, "our fault, reconnect"),
+            Self::Overloaded => (1013, StatusCode::SERVICE_UNAVAILABLE, "not available at the moment, back off"),
+            Self::BadFrames => (4400, StatusCode::BAD_REQUEST, "frames cannot be read, or the first was not auth"),
+            Self::Unauthenticated => (4401, StatusCode::UNAUTHORIZED, "the token is missing, bad or has expired"),
+            Self::Forbidden => (4403, StatusCode::FORBIDDEN, "not allowed"),
+            Self::NotFound => (4404, StatusCode::NOT_FOUND, "no such conversation"),
+            Self::AuthTimeout => (4408, StatusCode::REQUEST_TIMEOUT, "no auth in time"),
+            Self::TooSlow => (4413, StatusCode::REQUEST_TIMEOUT, "too slow a reader, reconnect"),
+            Self::OverLimit => (4429, StatusCode::TOO_MANY_REQUESTS, "over a limit, back off"),
         }
     }
 
     /// The frame that tells the peer; `None` where there is nobody to tell.
     #[must_use]
     pub fn frame(self) -> Option<CloseFrame> {
-        let (code, reason) = self.entry();
+        let (code, _, reason) = self.entry();
         (self != Self::Gone).then(|| CloseFrame { code, reason: reason.into() })
+    }
+
+    /// The status of a request that is refused for it.
+    #[must_use]
+    pub fn status(self) -> StatusCode {
+        self.entry().1
     }
 
     /// The close for an error that a socket cannot be served with; logged here, since the peer learns only a code.

@@ -1,9 +1,10 @@
-//! The first frame: who is asking, and whether they may enter this conversation.
+//! Who is asking, by the first frame of a socket or the header of a stream, and whether they may enter this conversation.
 
 use std::time::Duration;
 
-use axum::extract::ws::{Message, WebSocket};
+use axum::extract::ws::Message;
 use chat_core::{
+    Code, Error, Result,
     event::{Auth, ClientFrame},
     ids::ConversationId,
     store::door::{Action, Seat},
@@ -11,7 +12,7 @@ use chat_core::{
 };
 use tokio::time::timeout;
 
-use crate::{Hub, close::Close};
+use crate::{Hub, close::Close, peer::Peer};
 
 /// Largest first frame, in bytes: a token has 8 KiB at most, and its escaped form with the other fields fits as well.
 pub(crate) const FIRST_FRAME_BYTES: usize = 16 * 1024;
@@ -28,25 +29,32 @@ pub struct Entered {
     pub seen: Option<(i64, Option<i32>)>,
 }
 
-/// Waits for the `auth` frame and lets its sender in, or says why not.
+/// Waits for the `auth` frame of a socket.
 ///
 /// # Errors
 /// The close code that the peer gets.
-pub async fn enter(hub: &Hub, socket: &mut WebSocket, conversation: Option<ConversationId>) -> Result<Entered, Close> {
+pub(crate) async fn auth(hub: &Hub, peer: &mut Peer) -> Result<Auth, Close> {
     let patience = Duration::from_millis(hub.0.limits.auth_ms);
-    let auth = timeout(patience, first_frame(socket)).await.map_err(|_| Close::AuthTimeout)??;
-    let (token, identity) = hub.identify(&auth).await?;
-    let conversation = conversation.ok_or(Close::NotFound)?;
-    let seat = hub.0.store.seat(&identity, conversation, Action::Read).await.map_err(|error| Close::of(&error))?;
-    agree(&auth, &seat)?;
+    timeout(patience, first_frame(peer)).await.map_err(|_| Close::AuthTimeout)?
+}
+
+/// Finds out who somebody is, and whether they may be here.
+///
+/// # Errors
+/// Why not: who they are first, then whether there is such a conversation for them.
+pub async fn enter(hub: &Hub, auth: &Auth, conversation: Option<ConversationId>) -> Result<Entered> {
+    let (token, identity) = hub.identify(auth).await?;
+    let conversation = conversation.ok_or_else(Error::not_found)?;
+    let seat = hub.0.store.seat(&identity, conversation, Action::Read).await?;
+    agree(auth, &seat)?;
     // The door that opened now is the one to try first from here on.
     let identity = Identity { role_hint: Some(seat.member.caller.role), ..identity };
     Ok(Entered { token, identity, seat, seen: auth.last_seq.map(|seq| (seq, auth.epoch)) })
 }
 
-async fn first_frame(socket: &mut WebSocket) -> Result<Auth, Close> {
+async fn first_frame(peer: &mut Peer) -> Result<Auth, Close> {
     loop {
-        match socket.recv().await.ok_or(Close::Gone)?? {
+        match peer.recv().await.ok_or(Close::Gone)?? {
             Message::Text(text) if text.len() > FIRST_FRAME_BYTES => return Err(Close::TooBig),
             Message::Text(text) => {
                 return match ClientFrame::parse(&text) {
@@ -65,25 +73,22 @@ async fn first_frame(socket: &mut WebSocket) -> Result<Auth, Close> {
 }
 
 impl Hub {
-    /// Verifies the token of an `auth` frame, and tells whose it is.
-    pub(crate) async fn identify(&self, auth: &Auth) -> Result<(Verified, Identity), Close> {
+    /// Verifies a token, and tells whose it is.
+    pub(crate) async fn identify(&self, auth: &Auth) -> Result<(Verified, Identity)> {
         let token = auth.token.clone().unwrap_or_default();
-        let told = async {
-            let token = self.0.verifier.verify(&token).await?;
-            let identity = self.0.store.recognize(&token).await?;
-            Ok((token, identity))
-        };
-        told.await.map_err(|error| Close::of(&error))
+        let token = self.0.verifier.verify(&token).await?;
+        let identity = self.0.store.recognize(&token).await?;
+        Ok((token, identity))
     }
 }
 
 /// What the original's frame says of its sender is compared with what is known; a mismatch is refused.
-pub(crate) fn agree(auth: &Auth, seat: &Seat) -> Result<(), Close> {
+pub(crate) fn agree(auth: &Auth, seat: &Seat) -> Result<()> {
     let caller = seat.member.caller;
     let says =
         |said: &Option<String>, known: String| said.as_deref().is_none_or(|said| said.eq_ignore_ascii_case(&known));
     let agrees = says(&auth.user_id, caller.user_id.to_string())
         && says(&auth.role, caller.role.to_string())
         && says(&auth.tenant_id, seat.tenant().to_string());
-    if agrees { Ok(()) } else { Err(Close::Forbidden) }
+    if agrees { Ok(()) } else { Err(Error::new(Code::Forbidden, "What the frame says of its sender is not so.")) }
 }

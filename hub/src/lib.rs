@@ -8,17 +8,20 @@
 mod address;
 pub mod admin;
 pub mod close;
+mod events;
 pub mod fanout;
 mod gate;
 pub mod handshake;
 pub mod held;
 mod leaving;
+mod line;
+mod peer;
+mod refusal;
 pub mod registry;
 mod retention;
 pub mod seal;
 mod server;
 pub mod session;
-mod write;
 
 use std::{
     future::Future,
@@ -61,7 +64,8 @@ use tracing::{info, warn};
 use address::Addresses;
 use fanout::Event;
 use held::Held;
-use registry::Registry;
+use refusal::Refusal;
+use registry::{Place, Registry};
 use server::Guest;
 
 /// Connections to Postgres: more cost a 2-core server CPU and gain nothing.
@@ -263,17 +267,19 @@ impl Hub {
     }
 }
 
-/// The hub's routes: the socket and the two probes.
+/// The hub's routes: the socket, its twin, and the two probes.
 pub fn router(hub: Hub) -> Router {
+    let events = events::route(&hub.0.edge.allowed_origins);
     Router::new()
         .route("/chat/ws/{conversation_id}", get(connect))
+        .route("/chat/sse/{conversation_id}", events)
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .layer(middleware::map_response(one_answer))
         .with_state(hub)
 }
 
-/// A connection serves one socket or one answer. A balancer that kept it for the next client would send that one into the
+/// A connection serves one socket, one stream or one answer. A balancer that kept it for the next client would send that one into the
 /// moment in which we close what is idle.
 async fn one_answer(mut response: Response) -> Response {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -289,31 +295,15 @@ async fn connect(
     Extension(mut guest): Extension<Guest>,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
-) -> Response {
-    if !hub.allows(&headers) {
-        return (StatusCode::FORBIDDEN, "this origin may not connect").into_response();
-    }
-    // A request on a connection that was open before; new ones find the port closed.
-    if hub.0.leaving.is_cancelled() {
-        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "0")], "going away").into_response();
-    }
-    if guest.stranger.is_none() {
-        guest.stranger = hub.0.addresses.admit(hub.0.addresses.of_client(&headers, guest.peer));
-    }
-    if guest.stranger.is_none() {
-        let why = "too many connections without authentication";
-        return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, "5")], why).into_response();
-    }
-    let Some(place) = hub.0.registry.admit() else {
-        return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], "this hub is full").into_response();
-    };
+) -> Result<Response, Refusal> {
+    let place = hub.welcome(&headers, &mut guest)?;
     let limits = &hub.0.limits;
     // An id that cannot be one is answered like one that does not exist, after the token.
     let conversation = conversation.parse().ok();
     let tracked = hub.0.sockets.token();
     // What comes before the token is read by the gate's measure; and what comes with this request was read already.
     guest.gate.narrow(handshake::FIRST_FRAME_BYTES + READ_BUFFER);
-    upgrade
+    let upgrade = upgrade
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
         .max_write_buffer_size(limits.unsent_bytes)
@@ -322,10 +312,29 @@ async fn connect(
         .on_upgrade(move |socket| async move {
             session::serve(hub, socket, conversation, place, guest).await;
             drop(tracked);
-        })
+        });
+    Ok(upgrade)
 }
 
 impl Hub {
+    /// Gives a place to a request for a socket or a stream, before anybody knows who asks.
+    fn welcome(&self, headers: &HeaderMap, guest: &mut Guest) -> Result<Place, Refusal> {
+        if !self.allows(headers) {
+            return Err(Refusal::foreign());
+        }
+        // A request on a connection that was open before; new ones find the port closed.
+        if self.0.leaving.is_cancelled() {
+            return Err(Refusal::leaving());
+        }
+        if guest.stranger.is_none() {
+            guest.stranger = self.0.addresses.admit(self.0.addresses.of_client(headers, guest.peer));
+        }
+        if guest.stranger.is_none() {
+            return Err(Refusal::strangers());
+        }
+        self.0.registry.admit().ok_or_else(Refusal::full)
+    }
+
     /// A request without `Origin` comes from no browser; any other has one, and that must be on the list, to the letter.
     fn allows(&self, headers: &HeaderMap) -> bool {
         let mut origins = headers.get_all(header::ORIGIN).iter();

@@ -3,7 +3,12 @@
 //! `axum::serve` sets no such time, so this stands in its stead: hyper's own HTTP/1.1 with a timer. Once a connection has
 //! become a socket it is left to its session.
 
-use std::{net::SocketAddr, pin::pin, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use axum::{Router, serve::Listener};
 use hyper::{
@@ -29,6 +34,7 @@ use tracing::{debug, warn};
 use crate::{
     address::{Addresses, Stranger},
     gate::Gate,
+    line::Line,
 };
 
 /// Bytes of a request's head after which hyper reads no more of it: a token has 8 KiB at most, and a browser's other headers
@@ -61,9 +67,11 @@ pub(crate) struct Guest {
     pub(crate) stranger: Option<Stranger>,
     /// How much is read of them.
     pub(crate) gate: Gate,
+    /// Their connection.
+    pub(crate) line: Weak<Line>,
 }
 
-/// Serves until `leaving`, then lets the requests end that have begun. Sockets are their sessions' own.
+/// Serves until `leaving`, then lets the requests end that have begun. Sockets and streams are their sessions' own.
 pub(crate) async fn serve(
     mut listener: TcpListener,
     router: Router,
@@ -92,24 +100,30 @@ pub(crate) async fn serve(
             None
         };
         let (http, router, leaving) = (http.clone(), router.clone(), leaving.clone());
-        connections.spawn(async move {
+        let line = Arc::new(Line::new(stranger, connections.token()));
+        tokio::spawn(async move {
             let (gate, gated) = Gate::before(tcp);
-            let guest = Guest { peer, stranger, gate };
             let router = TowerToHyperService::new(router);
-            let answer = service_fn(move |mut request: Request<Incoming>| {
-                request.extensions_mut().insert(guest.clone());
+            let answer = service_fn(|mut request: Request<Incoming>| {
+                let (stranger, gate, line) = (line.stranger(), gate.clone(), Arc::downgrade(&line));
+                request.extensions_mut().insert(Guest { peer, stranger, gate, line });
                 router.call(request)
             });
             let mut serving = pin!(http.serve_connection(TokioIo::new(gated), answer).with_upgrades());
-            let served = tokio::select! {
-                served = serving.as_mut() => served,
-                () = leaving.cancelled() => {
-                    serving.as_mut().graceful_shutdown();
-                    serving.await
+            let served = async {
+                tokio::select! {
+                    served = serving.as_mut() => served,
+                    () = leaving.cancelled() => {
+                        serving.as_mut().graceful_shutdown();
+                        serving.await
+                    }
                 }
             };
-            if let Err(error) = served {
-                debug!(%error, "a connection ended");
+            tokio::select! {
+                served = served => if let Err(error) = served {
+                    debug!(%error, "a connection ended");
+                },
+                () = line.overdue() => debug!("a connection was cut at the end of its stream"),
             }
         });
     }

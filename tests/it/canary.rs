@@ -15,6 +15,7 @@ use conversations::{BASE, ROUTES};
 use harness::{
     app::{App, until},
     clients::{Answer, Heard, Socket},
+    events::{Events, Opened},
     hub_process::{HubProcess, environment},
     lambda::{Lambda, binaries},
     mint::Mint,
@@ -127,6 +128,17 @@ impl Deployed {
                 Heard::Close(code) => return self.told.push(format!("{code:?}")),
             }
         }
+    }
+
+    /// A stream that is asked for in this way; keeps the first of what it tells.
+    async fn stream(&mut self, path: &str, token: Option<&str>, headers: &[(&str, &str)]) {
+        let base = format!("http://{}", self.hub.address());
+        let told = match Events::ask(&base, path, token, headers).await {
+            Ok(Opened::Stream(mut events)) => format!("{:?}", events.next().await),
+            Ok(Opened::Refused(answer)) => format!("{} {:?} {}", answer.status, answer.headers, answer.body),
+            Err(_) => return,
+        };
+        self.told.push(told);
     }
 
     /// What the deployed parts wrote.
@@ -297,6 +309,11 @@ async fn through_every_frame(it: &mut Deployed, good: &str, token: &str, convers
     )
     .await;
     it.socket(&path, &[("origin", token)], &[]).await;
+    it.stream(conversation, Some(token), &[]).await;
+    it.stream(token, Some(good), &[]).await;
+    it.stream(&format!("{conversation}?token={token}"), Some(good), &[("cookie", token)]).await;
+    it.stream(conversation, Some(good), &[("last-event-id", token)]).await;
+    it.stream(conversation, Some(good), &[("origin", token)]).await;
     for field in ["userId", "role", "tenantId", "last_seq", "epoch"] {
         it.socket(&path, &[], &[frame(&json!({"type": "auth", "token": good, field: token}))]).await;
     }

@@ -46,6 +46,7 @@ mod security;
 mod services;
 mod sockets;
 mod spend;
+mod sse;
 mod stage;
 mod storm;
 mod streaming;

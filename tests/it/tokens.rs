@@ -10,6 +10,7 @@ use chat_core::{
 use harness::{
     app::App,
     clients::{Rest, Socket},
+    events::{Events, Opened},
     issuer::{AUDIENCE, ISSUER, Issuer, Signer},
     mint::Mint,
     product::Product,
@@ -112,7 +113,9 @@ async fn refused(app: &App, product: &Product, conversation: &str, bad: &[(Strin
             let rest = Rest::new(&product.rest(), Some(token));
             let read = rest.get(&format!("/conversations/{conversation}")).await.unwrap();
             let said = rest.say(conversation, &UserId::new().to_string(), "hello").await.unwrap();
-            for answer in [read, said] {
+            let stream = Events::ask(&product.rest(), conversation, Some(token), &[]).await.unwrap();
+            let Opened::Refused(stream) = stream else { panic!("a stream for {fault}") };
+            for answer in [read, said, stream] {
                 assert_eq!((answer.status, &answer.body["code"]), (401, &json!(code)), "{fault}");
                 assert_eq!(answer.headers["www-authenticate"], "Bearer", "{fault}");
             }

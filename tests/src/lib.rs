@@ -2,7 +2,7 @@
 //!
 //! [`services`] starts private instances of Postgres, Redis and an SQS-compatible server; [`product`] runs the REST
 //! function, the hub and the orchestrator in this process, with [`pump`] in the part of the event source; [`demo`] fills
-//! a database; [`app`] gives each test a database of its own; [`clients`] are the two kinds of callers; [`model`]
+//! a database; [`app`] gives each test a database of its own; [`clients`] and [`events`] are the kinds of callers; [`model`]
 //! plays a provider of models, [`channels`] the services behind Slack and WhatsApp. [`lambda`] and [`hub_process`] run the real binaries instead.
 
 pub mod app;
@@ -15,6 +15,7 @@ pub mod channels;
 pub mod clients;
 pub mod demo;
 pub mod described;
+pub mod events;
 pub mod fuzz;
 pub mod hub_process;
 pub mod issuer;

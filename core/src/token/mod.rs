@@ -17,6 +17,7 @@ pub use verifier::Verifier;
 use crate::{
     caller::Role,
     ids::{TenantId, UserId},
+    secret::Secret,
     timestamp::Timestamp,
 };
 
@@ -29,6 +30,18 @@ pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 /// Longest life that a token may have left, in seconds: a year and a day. Whoever mints one for longer has made a mistake
 /// that nobody could take back.
 pub const MAX_LIFE_SECONDS: i64 = 366 * 24 * 3_600;
+
+/// The token of the one `Authorization` header, of all that a request has; an empty one, which nobody verifies, where
+/// there is none, or where there are two and others could go by the other.
+#[must_use]
+pub fn bearer<'a>(headers: impl IntoIterator<Item = &'a [u8]>) -> Secret {
+    let mut headers = headers.into_iter();
+    let only = headers.next().filter(|_| headers.next().is_none());
+    let value = only.and_then(|value| std::str::from_utf8(value).ok()).unwrap_or_default();
+    let (scheme, token) = value.split_once(' ').unwrap_or_default();
+    let token = if scheme.eq_ignore_ascii_case("bearer") { token.trim() } else { "" };
+    Secret::from(token.to_owned())
+}
 
 /// What a verified token says.
 #[derive(Debug, Clone, PartialEq, Eq)]

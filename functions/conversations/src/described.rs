@@ -6,7 +6,7 @@
 
 use utoipa::OpenApi;
 
-use crate::{conversations, error, escalations, export, messages, owned, portal, turns};
+use crate::{conversations, escalations, export, messages, owned, portal, turns};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -34,7 +34,7 @@ use crate::{conversations, error, escalations, export, messages, owned, portal, 
         crate::openapi,
     ),
     components(schemas(
-        error::Body9457<'_>,
+        chat_core::problem::Details<'_>,
         chat_core::ids::ConversationId,
         chat_core::ids::MessageId,
         chat_core::ids::TurnId,

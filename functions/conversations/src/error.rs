@@ -8,11 +8,13 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use chat_core::{Code, Error, Kind, error::FieldError, ids::RequestId};
+use chat_core::{
+    Code, Error, Kind,
+    ids::RequestId,
+    problem::{self, Details},
+};
 use http::{HeaderValue, StatusCode, header};
-use serde::Serialize;
 use tracing::{debug, error, warn};
-use utoipa::ToSchema;
 
 /// An error on its way out.
 #[derive(Debug)]
@@ -34,28 +36,6 @@ impl Problem {
         let error = Error::new(Code::RateLimited, "Too much at once; wait a moment.");
         Self { error, retry_after: Some(wait) }
     }
-}
-
-/// The body of a problem, as RFC 9457 names its members, and ours.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Problem)]
-pub(crate) struct Body9457<'a> {
-    /// The kind of problem: `urn:konstruct:chat:` and the code.
-    r#type: String,
-    /// The status in words.
-    title: &'static str,
-    /// The HTTP status.
-    status: u16,
-    /// A sentence for the user.
-    detail: &'a str,
-    /// One of the closed list.
-    code: Code,
-    /// This request, as in `x-request-id`; an operator finds it in the log by that.
-    request_id: RequestId,
-    /// Each field that was refused; absent where it is about none.
-    #[schema(required = false)]
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    errors: &'a [FieldError],
 }
 
 /// When to come back after a refusal for load, in seconds, where nobody knows better.
@@ -114,18 +94,11 @@ pub(crate) async fn with_request_id(request: Request, next: Next) -> Response {
 fn write(response: &mut Response, problem: &Problem, request_id: RequestId) {
     let error = &problem.error;
     let status = status(error);
-    let body = Body9457 {
-        r#type: format!("urn:konstruct:chat:{}", error.code()),
-        title: status.canonical_reason().unwrap_or("Error"),
-        status: status.as_u16(),
-        detail: error.public(),
-        code: error.code(),
-        request_id,
-        errors: error.fields(),
-    };
-    *response.body_mut() = Body::from(serde_json::to_vec(&body).expect("text and numbers are always JSON"));
+    let title = status.canonical_reason().unwrap_or("Error");
+    let body = Details::of(error, status.as_u16(), title, request_id);
+    *response.body_mut() = Body::from(body.json());
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::CONTENT_TYPE));
     match error.kind() {
         Kind::Unauthenticated => {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -12,9 +12,9 @@ use chat_core::{
     complaint::{complaint, name},
     ids::{ClientMessageId, ConversationId},
     secret::Secret,
-    token::Identity,
+    token::{self, Identity},
 };
-use http::{HeaderMap, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{DeserializeOwned, Error as _},
@@ -33,15 +33,8 @@ impl FromRequestParts<Api> for Bearer {
     }
 }
 
-/// The token of the one `Authorization` header; an empty one, which nobody verifies, where there is none, or where there
-/// are two and others could go by the other.
 fn bearer(headers: &HeaderMap) -> Secret {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let only = values.next().filter(|_| values.next().is_none());
-    let value = only.and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let (scheme, token) = value.split_once(' ').unwrap_or_default();
-    let token = if scheme.eq_ignore_ascii_case("bearer") { token.trim() } else { "" };
-    Secret::from(token.to_owned())
+    token::bearer(headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes))
 }
 
 /// The conversation that the path names.

@@ -3,13 +3,12 @@
 
 use std::time::Duration;
 
-use axum::extract::ws::WebSocket;
 use chat_core::{Code, Error, Kind, event::ServerFrame};
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::Session;
-use crate::{close::Close, write};
+use crate::{close::Close, peer::Peer, refusal};
 
 /// Time between two marks that are written down.
 const PACE: Duration = Duration::from_secs(1);
@@ -43,11 +42,11 @@ impl Marks {
 
 impl Session {
     /// A mark of the client.
-    pub(super) async fn mark(&mut self, socket: &mut WebSocket, seq: i64) -> Result<(), Close> {
+    pub(super) async fn mark(&mut self, peer: &mut Peer, seq: i64) -> Result<(), Close> {
         if self.seat.owner != self.identity.user_id {
             let error =
                 Error::new(Code::Forbidden, "Only the person whose conversation it is marks what they have read.");
-            return write::frame(socket, &write::refusal(&error, None)).await;
+            return peer.frame(&refusal::frame(&error, None)).await;
         }
         if seq > self.seat.read_seq {
             self.marks.take(seq, Instant::now());
@@ -83,12 +82,12 @@ impl Session {
     }
 
     /// The owner has read on; tells the client, unless it knows.
-    pub(super) async fn marked(&mut self, socket: &mut WebSocket, seq: i64) -> Result<(), Close> {
+    pub(super) async fn marked(&mut self, peer: &mut Peer, seq: i64) -> Result<(), Close> {
         if seq <= self.seat.read_seq {
             return Ok(());
         }
         self.seat.read_seq = seq;
-        write::frame(socket, &ServerFrame::Read { conversation_id: self.seat.conversation, seq }).await
+        peer.frame(&ServerFrame::Read { conversation_id: self.seat.conversation, seq }).await
     }
 }
 

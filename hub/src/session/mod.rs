@@ -1,4 +1,4 @@
-//! One socket, from its first frame to its last, in one task.
+//! One socket or stream, from its first frame to its last, in one task.
 //!
 //! Joining leaves no hole: subscribe and wait for the confirmation, while the mailbox collects; read everything after
 //! what the client has seen; go live, passing over what was read already. From then on a frame with a `seq` is written
@@ -12,11 +12,12 @@ mod stream;
 
 use std::time::Duration;
 
-use axum::extract::ws::{Message as Frame, WebSocket};
+use axum::extract::ws::WebSocket;
 use chat_core::{
     Code, Error, Kind,
     bus::{News, Presence, Subscription},
-    event::ServerFrame,
+    conversation::Turn,
+    event::{Auth, ServerFrame},
     ids::{ConversationId, SocketId, TurnId},
     keys::webchat_response_key,
     sabotage::{Defence, out},
@@ -24,7 +25,7 @@ use chat_core::{
     timestamp::Timestamp,
     token::{Identity, LEEWAY_SECONDS, Verified},
 };
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 use tracing::debug;
 
 use marks::Marks;
@@ -38,19 +39,14 @@ use crate::{
     handshake::{self, Entered},
     held::Hold,
     leaving,
+    peer::Peer,
+    refusal::{self, FULL_PATIENCE},
     registry::Place,
     server::Guest,
-    write,
 };
 
 /// Longest wait for Redis to confirm a subscription. After it the socket goes on, and looks again when it is confirmed.
 const SUBSCRIBE_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Longest wait for a peer's answer to our close frame.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
-
-/// When to come again after there were too many sockets.
-const FULL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Pings in a row that may stay without any sign of life.
 const SILENT_PINGS: u32 = 2;
@@ -58,13 +54,14 @@ const SILENT_PINGS: u32 = 2;
 /// Serves a socket until it ends, and says goodbye.
 pub(crate) async fn serve(
     hub: Hub,
-    mut socket: WebSocket,
+    socket: WebSocket,
     conversation: Option<ConversationId>,
     _place: Place,
     guest: Guest,
 ) {
+    let mut peer = Peer::Socket(socket);
     let joined = tokio::select! {
-        joined = Box::pin(join(&hub, &mut socket, conversation)) => joined,
+        joined = Box::pin(join(&hub, &mut peer, conversation)) => joined,
         () = hub.0.leaving.cancelled() => Err(Close::Restart),
     };
     let close = match joined {
@@ -72,26 +69,31 @@ pub(crate) async fn serve(
             guest.gate.open();
             // No stranger any more.
             drop(guest);
-            let close = session.live(&mut socket).await;
-            session.last_mark().await;
+            let close = session.live(&mut peer).await;
+            Box::pin(session.last_mark()).await;
             close
         }
         Err(close) => close,
     };
     debug!(?close, "socket ends");
-    let goodbye = async {
-        if let Some(frame) = close.frame() {
-            socket.send(Frame::Close(Some(frame))).await.ok()?;
-        }
-        // Leaving with unread bytes would reset the connection and take the close frame along. And whoever has sent
-        // theirs gets its answer by this.
-        while socket.recv().await?.is_ok() {}
-        None::<()>
-    };
-    let _ = timeout(CLOSE_PATIENCE, goodbye).await;
+    Box::pin(peer.goodbye(close)).await;
 }
 
-/// A socket that was let in.
+/// Tells a reader who was let in, until the stream ends, and says goodbye.
+pub(crate) async fn tell(hub: &Hub, admitted: Admitted, mut peer: Peer) {
+    let greeted = tokio::select! {
+        greeted = Box::pin(admitted.greet(&mut peer)) => greeted,
+        () = hub.0.leaving.cancelled() => Err(Close::Restart),
+    };
+    let close = match greeted {
+        Ok(mut session) => session.live(&mut peer).await,
+        Err(close) => close,
+    };
+    debug!(?close, "stream ends");
+    Box::pin(peer.goodbye(close)).await;
+}
+
+/// A socket that was let in, or a stream.
 struct Session {
     hub: Hub,
     id: SocketId,
@@ -125,16 +127,36 @@ struct Session {
 }
 
 /// Lets a socket in: authenticates, subscribes, sends what was missed, says `ready`.
-async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<ConversationId>) -> Result<Session, Close> {
-    let Entered { token, identity, seat, seen } = handshake::enter(hub, socket, conversation).await?;
-    let presence = match hub.0.counted.enter(seat.tenant(), identity.user_id).await {
-        Ok(presence) => presence,
+async fn join(hub: &Hub, peer: &mut Peer, conversation: Option<ConversationId>) -> Result<Session, Close> {
+    let auth = handshake::auth(hub, peer).await?;
+    match admit(hub, &auth, conversation).await {
+        Ok(admitted) => admitted.greet(peer).await,
         Err(error) => {
-            // A close frame has no room for a time.
-            write::frame(socket, &write::retry(&error, None, FULL_PATIENCE)).await?;
-            return Err(Close::from(&error));
+            if error.kind() == Kind::Busy {
+                // A close frame has no room for a time.
+                peer.frame(&refusal::retry(&error, None, FULL_PATIENCE)).await?;
+            }
+            Err(Close::of(&error))
         }
-    };
+    }
+}
+
+/// Somebody who was let in and has heard nothing yet.
+pub(crate) struct Admitted {
+    session: Session,
+    /// The newest `seq` they have seen, and its epoch.
+    seen: Option<(i64, Option<i32>)>,
+    /// What became of the newest messages.
+    turns: Vec<(i64, Turn)>,
+}
+
+/// Lets in whom a token names, if they may be here: counts them, subscribes, and reads how things stand.
+///
+/// # Errors
+/// Why they may not, or cannot at the moment.
+pub(crate) async fn admit(hub: &Hub, auth: &Auth, conversation: Option<ConversationId>) -> Result<Admitted, Error> {
+    let Entered { token, identity, seat, seen } = handshake::enter(hub, auth, conversation).await?;
+    let presence = hub.0.counted.enter(seat.tenant(), identity.user_id).await?;
     let topic = webchat_response_key(seat.tenant(), seat.conversation);
     let listening = hub.0.subscriber.subscribe(topic, SUBSCRIBE_PATIENCE);
     let reading = hub.0.store.standing(&identity, seat.conversation);
@@ -145,7 +167,7 @@ async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<Conversati
     } else {
         (listening.await, reading.await)
     };
-    let (seat, turns) = standing.map_err(|error| Close::of(&error))?;
+    let (seat, turns) = standing?;
     let hold = hub.0.held.hold(&seat, subscription.topic().clone());
 
     let period_ms = hub.0.limits.ping_ms;
@@ -178,43 +200,49 @@ async fn join(hub: &Hub, socket: &mut WebSocket, conversation: Option<Conversati
     for (_, turn) in turns.iter().filter(|(_, turn)| !turn.state.ended()) {
         session.begun(turn.id);
     }
-    let resumed = match seen {
-        None => false,
-        Some((last_seq, epoch)) if seat.knows(last_seq, epoch) => {
-            session.last_seq = last_seq;
-            session.resume(socket, &turns).await?;
-            true
+    Ok(Admitted { session, seen, turns })
+}
+
+impl Admitted {
+    /// Tells what was missed, and that they are in.
+    async fn greet(self, peer: &mut Peer) -> Result<Session, Close> {
+        let Self { mut session, seen, turns } = self;
+        let seat = session.seat;
+        let known = seen.filter(|(last_seq, epoch)| seat.knows(*last_seq, *epoch));
+        session.last_seq = known.map_or(seat.last_seq, |(last_seq, _)| last_seq);
+        peer.begins(session.epoch, session.last_seq);
+        if known.is_some() {
+            session.resume(peer, &turns).await?;
+        } else if seen.is_some() {
+            peer.frame(&ServerFrame::Reset { epoch: seat.epoch }).await?;
         }
-        Some(_) => {
-            write::frame(socket, &ServerFrame::Reset { epoch: seat.epoch }).await?;
-            false
-        }
-    };
-    session.ready(socket, resumed).await?;
-    session.running_so_far(socket, &turns).await?;
-    Ok(session)
+        session.ready(peer, known.is_some()).await?;
+        session.running_so_far(peer, &turns).await?;
+        Ok(session)
+    }
 }
 
 impl Session {
     /// Serves until the socket ends, and returns why. What has come is seen through to its end: a hub that goes away is
-    /// noticed between two frames, so a message that is being stored then is answered first.
-    async fn live(&mut self, socket: &mut WebSocket) -> Close {
+    /// noticed between two frames, so a message that is being stored then is answered first. What is rare is boxed: the task
+    /// of a socket is as large as the largest thing it ever awaits.
+    async fn live(&mut self, peer: &mut Peer) -> Close {
         loop {
             let away = self.hub.0.leaving.clone();
             let step = tokio::select! {
-                frame = socket.recv() => match frame {
-                    Some(Ok(frame)) => Box::pin(self.hear(socket, frame)).await,
+                frame = peer.recv() => match frame {
+                    Some(Ok(frame)) => Box::pin(self.hear(peer, frame)).await,
                     Some(Err(error)) => Err(error.into()),
                     None => Err(Close::Gone),
                 },
                 news = self.subscription.next() => match news {
-                    Some(News::Event(event)) => self.relay(socket, event).await,
-                    Some(News::Gap) => Box::pin(self.repair(socket)).await,
+                    Some(News::Event(event)) => self.relay(peer, event).await,
+                    Some(News::Gap) => Box::pin(self.repair(peer)).await,
                     None => Err(Close::TooSlow),
                 },
-                _ = self.ping.tick() => self.check_life(socket).await,
+                _ = self.ping.tick() => Box::pin(self.check_life(peer)).await,
                 () = sleep_until(self.look_again.unwrap_or(self.expires)), if self.look_again.is_some() => {
-                    Box::pin(self.repair(socket)).await
+                    Box::pin(self.repair(peer)).await
                 }
                 () = sleep_until(self.marks.due.unwrap_or(self.expires)), if self.marks.due.is_some() => {
                     Box::pin(self.write_mark()).await
@@ -228,7 +256,7 @@ impl Session {
                 }
                 () = sleep_until(self.leave.unwrap_or(self.expires)), if self.leave.is_some() => {
                     let frame = ServerFrame::Reconnect { delay_ms: leaving::delay_ms() };
-                    write::frame(socket, &frame).await.and(Err(Close::Restart))
+                    peer.frame(&frame).await.and(Err(Close::Restart))
                 }
             };
             if let Err(close) = step {
@@ -238,7 +266,7 @@ impl Session {
     }
 
     /// Whoever was let in may have been put out since.
-    async fn still_in(&mut self, socket: &mut WebSocket) -> Result<(), Close> {
+    async fn still_in(&mut self, peer: &mut Peer) -> Result<(), Close> {
         let store = &self.hub.0.store;
         let seat = async {
             // What an issuer's words mean here may have been taken back, too.
@@ -248,7 +276,7 @@ impl Session {
             store.seat(&self.identity, self.seat.conversation, Action::Stay).await
         };
         match seat.await {
-            Ok(seat) => self.sit(socket, seat).await,
+            Ok(seat) => self.sit(peer, seat).await,
             Err(error) if error.kind() == Kind::Unavailable => Ok(()),
             Err(error) => Err(Close::put_out(&error)),
         }
@@ -256,13 +284,13 @@ impl Session {
 
     /// Takes a seat that was read from the store, and tells who answers and how far was read where that was news: the
     /// frame that said so was lost.
-    async fn sit(&mut self, socket: &mut WebSocket, seat: Seat) -> Result<(), Close> {
+    async fn sit(&mut self, peer: &mut Peer, seat: Seat) -> Result<(), Close> {
         let mut read_seq = self.seat.read_seq;
         if seat.epoch != self.epoch {
             // A reset leaves nothing to read, and is told before anything else is.
             read_seq = read_seq.max(seat.read_seq);
         } else if seat.read_seq <= self.last_seq {
-            self.marked(socket, seat.read_seq).await?;
+            self.marked(peer, seat.read_seq).await?;
             read_seq = self.seat.read_seq;
         }
         // Else it is a mark by a message that this socket has yet to hear of.
@@ -270,10 +298,10 @@ impl Session {
         if known == seat.status {
             return Ok(());
         }
-        write::frame(socket, &ServerFrame::Status { status: seat.status, by: None }).await
+        peer.frame(&ServerFrame::Status { status: seat.status, by: None }).await
     }
 
-    async fn ready(&mut self, socket: &mut WebSocket, resumed: bool) -> Result<(), Close> {
+    async fn ready(&mut self, peer: &mut Peer, resumed: bool) -> Result<(), Close> {
         let frame = ServerFrame::Ready {
             conversation_id: self.seat.conversation,
             last_seq: self.last_seq,
@@ -283,16 +311,16 @@ impl Session {
             status: self.seat.status,
             read_seq: self.seat.read_seq,
         };
-        write::frame(socket, &frame).await
+        peer.frame(&frame).await
     }
 
-    async fn check_life(&mut self, socket: &mut WebSocket) -> Result<(), Close> {
+    async fn check_life(&mut self, peer: &mut Peer) -> Result<(), Close> {
         if self.silent_pings >= SILENT_PINGS {
             return Err(Close::Gone);
         }
-        self.silent_pings += 1;
-        write::message(socket, Frame::Ping(Vec::new().into())).await?;
-        self.still_in(socket).await
+        self.silent_pings += u32::from(peer.answers());
+        peer.ping().await?;
+        self.still_in(peer).await
     }
 
     fn publish(&self, frame: ServerFrame) {

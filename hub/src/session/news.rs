@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::extract::ws::WebSocket;
 use chat_core::{
     conversation::{Turn, TurnState},
     event::ServerFrame,
@@ -17,7 +16,7 @@ use chat_core::{
 use tokio::time::Instant;
 
 use super::Session;
-use crate::{close::Close, fanout::Event, write};
+use crate::{close::Close, fanout::Event, peer::Peer};
 
 /// Messages read at once when catching up.
 const CATCH_UP: i64 = 200;
@@ -28,19 +27,19 @@ const LOOKS: u32 = 4;
 
 impl Session {
     /// Something was published.
-    pub(super) async fn relay(&mut self, socket: &mut WebSocket, event: Arc<Event>) -> Result<(), Close> {
+    pub(super) async fn relay(&mut self, peer: &mut Peer, event: Arc<Event>) -> Result<(), Close> {
         if event.via == Some(self.id) {
             return Ok(());
         }
         if let ServerFrame::Reset { epoch } = event.frame {
             // The store says whether that is so, and tells this socket.
-            return if epoch > self.epoch { Box::pin(self.repair(socket)).await } else { Ok(()) };
+            return if epoch > self.epoch { Box::pin(self.repair(peer)).await } else { Ok(()) };
         }
         if let ServerFrame::Read { seq, .. } = event.frame {
-            return self.marked(socket, seq).await;
+            return self.marked(peer, seq).await;
         }
         if matches!(event.frame, ServerFrame::Delta { .. }) {
-            return self.delta(socket, &event).await;
+            return self.delta(peer, &event).await;
         }
         if let Some(seq) = event.frame.seq() {
             if self.look_again.is_some() {
@@ -48,7 +47,7 @@ impl Session {
                 return Ok(());
             }
             if seq > self.last_seq + 1 {
-                Box::pin(self.repair(socket)).await?;
+                Box::pin(self.repair(peer)).await?;
             }
             if seq != self.last_seq + 1 {
                 // Written already, or not to be found in the store.
@@ -59,11 +58,11 @@ impl Session {
             self.last_seq = seq;
         }
         self.note(&event.frame);
-        write::text(socket, event.text.clone()).await?;
+        peer.news(&event).await?;
         let ServerFrame::Status { status, .. } = event.frame else { return Ok(()) };
         self.seat.status = status;
         // Whose conversation it is not may be here only while it waits for a person.
-        if self.seat.owner == self.identity.user_id { Ok(()) } else { self.still_in(socket).await }
+        if self.seat.owner == self.identity.user_id { Ok(()) } else { Box::pin(self.still_in(peer)).await }
     }
 
     /// Keeps count of the turns that this socket waits for.
@@ -101,10 +100,10 @@ impl Session {
 
     /// Sends what a client missed, and the ends that it may have missed of messages it had seen. What could have been
     /// open when it left is among the newest turns.
-    pub(super) async fn resume(&mut self, socket: &mut WebSocket, turns: &[(i64, Turn)]) -> Result<(), Close> {
+    pub(super) async fn resume(&mut self, peer: &mut Peer, turns: &[(i64, Turn)]) -> Result<(), Close> {
         let seen = self.last_seq;
-        if !out(Defence::Reread) && self.catch_up(socket, self.seat.last_seq).await? == Numbers::Missing {
-            self.look(socket, i64::MAX).await?;
+        if !out(Defence::Reread) && self.catch_up(peer, self.seat.last_seq).await? == Numbers::Missing {
+            self.look(peer, i64::MAX).await?;
         }
         let missed = turns
             .iter()
@@ -113,62 +112,62 @@ impl Session {
         for (_, Turn { id, state, code }) in missed {
             // Only the fact: it may be an old one, which nobody waits for any more.
             let frame = ServerFrame::Turn { turn_id: *id, state: *state, code: *code, message_id: None };
-            write::frame(socket, &frame).await?;
+            peer.frame(&frame).await?;
         }
         Ok(())
     }
 
     /// Tells how a turn ended, other than by its reply.
-    async fn tell_end(&mut self, socket: &mut WebSocket, turn: &Turn) -> Result<(), Close> {
+    async fn tell_end(&mut self, peer: &mut Peer, turn: &Turn) -> Result<(), Close> {
         let Turn { id, state, code } = *turn;
         self.ended(id);
         match (state, code) {
             (TurnState::Failed, Some(code)) => {
                 for frame in End::Failed(code).frames(id) {
-                    write::frame(socket, &frame).await?;
+                    peer.frame(&frame).await?;
                 }
                 Ok(())
             }
-            _ => write::frame(socket, &ServerFrame::Turn { turn_id: id, state, code, message_id: None }).await,
+            _ => peer.frame(&ServerFrame::Turn { turn_id: id, state, code, message_id: None }).await,
         }
     }
 
     /// Brings this socket to where the store is: after a gap, or when a number is missing. If the store cannot be
     /// reached, a little later: closing would only bring the same question from elsewhere.
-    pub(super) async fn repair(&mut self, socket: &mut WebSocket) -> Result<(), Close> {
+    pub(super) async fn repair(&mut self, peer: &mut Peer) -> Result<(), Close> {
         self.look_again = None;
         let hub = self.hub.clone();
         let turn_to_look = hub.0.repairs.acquire().await;
-        let looked = self.look(socket, i64::MAX).await;
+        let looked = self.look(peer, i64::MAX).await;
         // What follows asks Redis; if that is silent, only this socket shall wait for it.
         drop(turn_to_look);
         if matches!(looked, Err(Close::Overloaded)) {
             self.look_again = Some(Instant::now() + Duration::from_millis(rand::random_range(500..2_000)));
             return Ok(());
         }
-        self.running_so_far(socket, &looked?).await
+        self.running_so_far(peer, &looked?).await
     }
 
     /// Brings this socket to where the store is, up to a place; what comes after it this socket hears otherwise. Returns
     /// what became of the newest messages.
-    async fn look(&mut self, socket: &mut WebSocket, until: i64) -> Result<Vec<(i64, Turn)>, Close> {
+    async fn look(&mut self, peer: &mut Peer, until: i64) -> Result<Vec<(i64, Turn)>, Close> {
         let mut looks = 0;
         let mut waited_for = self.open.clone();
         let epoch = self.epoch;
         let (until, turns) = loop {
             let standing = self.hub.0.store.standing(&self.identity, self.seat.conversation).await;
             let (seat, turns) = standing.map_err(|error| Close::put_out(&error))?;
-            self.sit(socket, seat).await?;
+            self.sit(peer, seat).await?;
             self.hold.heard_epoch(seat.epoch);
             if seat.epoch > self.epoch {
                 self.epoch = seat.epoch;
                 self.open.clear();
                 waited_for.clear();
                 self.streamed = None;
-                write::frame(socket, &ServerFrame::Reset { epoch: seat.epoch }).await?;
+                peer.frame(&ServerFrame::Reset { epoch: seat.epoch }).await?;
             }
             let until = seat.last_seq.min(until);
-            let numbers = self.catch_up(socket, until).await?;
+            let numbers = self.catch_up(peer, until).await?;
             looks += 1;
             // What is missing was taken by a reset: the one just told, or one that came between the two reads and has to
             // be told before anything else is.
@@ -181,7 +180,7 @@ impl Session {
             // A reply that came on the way says it; but of one that was stopped, only this says so.
             match turns.iter().find(|(_, turn)| turn.id == id) {
                 Some((_, turn)) if !turn.state.ended() => {}
-                Some((_, turn)) if turn.state != TurnState::Answered => self.tell_end(socket, turn).await?,
+                Some((_, turn)) if turn.state != TurnState::Answered => self.tell_end(peer, turn).await?,
                 Some(_) | None => self.ended(id),
             }
         }
@@ -194,24 +193,24 @@ impl Session {
     }
 
     /// Tells the text so far of the turn that runs, if this socket waits for it.
-    pub(super) async fn running_so_far(&mut self, socket: &mut WebSocket, turns: &[(i64, Turn)]) -> Result<(), Close> {
+    pub(super) async fn running_so_far(&mut self, peer: &mut Peer, turns: &[(i64, Turn)]) -> Result<(), Close> {
         let running = turns.iter().find(|(_, turn)| turn.state == TurnState::Running && self.open.contains(&turn.id));
         match running {
-            Some((_, turn)) => self.so_far(socket, turn.id, 0).await,
+            Some((_, turn)) => self.so_far(peer, turn.id, 0).await,
             None => Ok(()),
         }
     }
 
     /// Brings this socket up to its own message, which it hears of by `accepted`.
-    pub(super) async fn catch_up_before(&mut self, socket: &mut WebSocket, seq: i64) -> Result<(), Close> {
-        match self.catch_up(socket, seq - 1).await? {
+    pub(super) async fn catch_up_before(&mut self, peer: &mut Peer, seq: i64) -> Result<(), Close> {
+        match self.catch_up(peer, seq - 1).await? {
             Numbers::AllThere => Ok(()),
-            Numbers::Missing => self.look(socket, seq - 1).await.map(drop),
+            Numbers::Missing => self.look(peer, seq - 1).await.map(drop),
         }
     }
 
     /// Writes what is stored after `last_seq`, up to `until`. Numbers whose messages a reset has taken are passed over.
-    async fn catch_up(&mut self, socket: &mut WebSocket, until: i64) -> Result<Numbers, Close> {
+    async fn catch_up(&mut self, peer: &mut Peer, until: i64) -> Result<Numbers, Close> {
         let conversation = self.seat.conversation;
         let mut numbers = Numbers::AllThere;
         while self.last_seq < until {
@@ -226,7 +225,7 @@ impl Session {
                 self.last_seq = message.seq;
                 let frame = message.into_frame(conversation);
                 self.note(&frame);
-                write::frame(socket, &frame).await?;
+                peer.frame(&frame).await?;
             }
             if (!more || beyond) && self.last_seq < until {
                 numbers = Numbers::Missing;

@@ -2,7 +2,7 @@
 
 use std::{pin::pin, time::Duration};
 
-use axum::extract::ws::{Message as Frame, WebSocket};
+use axum::extract::ws::Message as Frame;
 use chat_core::{
     Code, Error, Kind,
     complaint::complaint,
@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, error};
 
 use super::{Session, expiry};
-use crate::{close::Close, handshake, write};
+use crate::{close::Close, handshake, peer::Peer, refusal};
 
 /// Frames in a row that may be unreadable.
 const BAD_FRAMES: u32 = 10;
@@ -36,11 +36,11 @@ const STOP_HINT_PATIENCE: Duration = Duration::from_millis(250);
 
 impl Session {
     /// A frame of the client.
-    pub(super) async fn hear(&mut self, socket: &mut WebSocket, frame: Frame) -> Result<(), Close> {
+    pub(super) async fn hear(&mut self, peer: &mut Peer, frame: Frame) -> Result<(), Close> {
         self.silent_pings = 0;
         if let Err(wait) = self.frames.take(Instant::now()) {
             // Whoever goes on at this rate is not listening; a close frame has no room for a time.
-            write::frame(socket, &write::retry(&too_fast(), None, wait)).await?;
+            peer.frame(&refusal::retry(&too_fast(), None, wait)).await?;
             return Err(Close::OverLimit);
         }
         let text = match frame {
@@ -51,36 +51,34 @@ impl Session {
         };
         let frame = match ClientFrame::parse(&text) {
             Ok(frame) => frame,
-            Err(error) => return self.unreadable(socket, &error).await,
+            Err(error) => return self.unreadable(peer, &error).await,
         };
         self.bad_frames = 0;
         match frame {
-            ClientFrame::Message(Said { text, client_message_id }) => {
-                self.message(socket, text, client_message_id).await
-            }
-            ClientFrame::Stop(event::Stop { turn_id }) => self.stop(socket, turn_id).await,
-            ClientFrame::Read(event::Read { seq }) => self.mark(socket, seq).await,
-            ClientFrame::Auth(auth) => self.refresh(socket, &auth).await,
+            ClientFrame::Message(Said { text, client_message_id }) => self.message(peer, text, client_message_id).await,
+            ClientFrame::Stop(event::Stop { turn_id }) => self.stop(peer, turn_id).await,
+            ClientFrame::Read(event::Read { seq }) => self.mark(peer, seq).await,
+            ClientFrame::Auth(auth) => self.refresh(peer, &auth).await,
             ClientFrame::Unknown => {
                 let error = Error::new(Code::UnknownFrame, "There is no frame of this type.");
-                write::frame(socket, &write::refusal(&error, None)).await
+                peer.frame(&refusal::frame(&error, None)).await
             }
         }
     }
 
-    async fn unreadable(&mut self, socket: &mut WebSocket, error: &serde_json::Error) -> Result<(), Close> {
+    async fn unreadable(&mut self, peer: &mut Peer, error: &serde_json::Error) -> Result<(), Close> {
         self.bad_frames += 1;
         if self.bad_frames >= BAD_FRAMES {
             return Err(Close::BadFrames);
         }
         let error = Error::new(Code::BadFrame, format!("This frame cannot be read: {}", complaint(&error.to_string())));
-        write::frame(socket, &write::refusal(&error, None)).await
+        peer.frame(&refusal::frame(&error, None)).await
     }
 
     /// A message: `typing` at once, then stored, then `accepted`; the two hints go out in between.
     async fn message(
         &mut self,
-        socket: &mut WebSocket,
+        peer: &mut Peer,
         text: String,
         client_message_id: Option<ClientMessageId>,
     ) -> Result<(), Close> {
@@ -90,16 +88,16 @@ impl Session {
             Err(error) => {
                 let leave = self.leave().await;
                 let (error, wait) = leave.map_or_else(|wait| (too_fast(), wait), |()| (error, QUEUE_PATIENCE));
-                return write::frame(socket, &write::retry(&error, client_message_id, wait)).await;
+                return peer.frame(&refusal::retry(&error, client_message_id, wait)).await;
             }
         };
         // As far as we know. Whether it is so is decided where it is stored.
         let in_stead = self.in_stead();
         let conversation = self.seat.conversation;
         let typing = |via| ServerFrame::Typing { conversation_id: conversation, origin: Origin::Agent, via };
-        let typed = async { if in_stead { Ok(()) } else { write::frame(socket, &typing(None)).await } };
+        let typed = async { if in_stead { Ok(()) } else { peer.frame(&typing(None)).await } };
         if let Err(wait) = self.leave_while(typed).await? {
-            return write::frame(socket, &write::retry(&too_fast(), client_message_id, wait)).await;
+            return peer.frame(&refusal::retry(&too_fast(), client_message_id, wait)).await;
         }
 
         let stored =
@@ -114,12 +112,11 @@ impl Session {
                     } else {
                         debug!(conversation.id = %conversation, ?error, "message not accepted");
                     }
-                    return write::frame(socket, &write::retry(&error, client_message_id, Duration::from_secs(1)))
-                        .await;
+                    return peer.frame(&refusal::retry(&error, client_message_id, Duration::from_secs(1))).await;
                 }
             },
         };
-        self.sit(socket, seat).await?;
+        self.sit(peer, seat).await?;
         let turn_id = TurnId::from(accepted.id);
         let answer = ServerFrame::Accepted {
             message_id: accepted.id,
@@ -138,23 +135,23 @@ impl Session {
         }
         let epoch = self.epoch;
         if accepted.seq > self.last_seq + 1 {
-            self.catch_up_before(socket, accepted.seq).await?;
+            self.catch_up_before(peer, accepted.seq).await?;
         }
         self.last_seq = self.last_seq.max(accepted.seq);
         if self.seat.owner == self.identity.user_id {
             // Whoever writes has read what stands before it.
             self.seat.read_seq = self.seat.read_seq.max(accepted.seq);
         }
-        write::frame(socket, &answer).await?;
+        peer.frame(&answer).await?;
         if self.epoch > epoch {
             // A reset was told on the way, and may have taken this message along: whoever reads again now knows.
-            write::frame(socket, &ServerFrame::Reset { epoch: self.epoch }).await?;
+            peer.frame(&ServerFrame::Reset { epoch: self.epoch }).await?;
         }
         match accepted.earlier {
             // No answer comes: this is one.
             None if accepted.in_stead => {
                 let state = TurnState::Escalated;
-                write::frame(socket, &ServerFrame::Turn { turn_id, state, code: None, message_id: None }).await
+                peer.frame(&ServerFrame::Turn { turn_id, state, code: None, message_id: None }).await
             }
             None => {
                 self.begun(turn_id);
@@ -164,7 +161,7 @@ impl Session {
                 if !state.ended() {
                     self.begun(id);
                 }
-                write::frame(socket, &ServerFrame::Turn { turn_id: id, state, code, message_id: reply }).await
+                peer.frame(&ServerFrame::Turn { turn_id: id, state, code, message_id: reply }).await
             }
         }
     }
@@ -208,9 +205,9 @@ impl Session {
     }
 
     /// Ends a turn that waits, or asks its worker to. The conversation's sockets hear of it over the bus.
-    async fn stop(&mut self, socket: &mut WebSocket, turn_id: TurnId) -> Result<(), Close> {
+    async fn stop(&mut self, peer: &mut Peer, turn_id: TurnId) -> Result<(), Close> {
         if let Err(wait) = self.leave().await {
-            return write::frame(socket, &write::retry(&too_fast(), None, wait)).await;
+            return peer.frame(&refusal::retry(&too_fast(), None, wait)).await;
         }
         let stopped = self.hub.0.store.stop(&self.identity, self.seat.conversation, turn_id).await;
         match stopped.map(|(_, stopped)| stopped) {
@@ -229,37 +226,35 @@ impl Session {
                 Ok(())
             }
             Ok(Stop::EndedBefore { turn: Turn { id, state, code }, reply }) => {
-                write::frame(socket, &ServerFrame::Turn { turn_id: id, state, code, message_id: reply }).await
+                peer.frame(&ServerFrame::Turn { turn_id: id, state, code, message_id: reply }).await
             }
             Ok(Stop::NoSuchTurn) => {
                 let error = Error::new(Code::NotFound, "There is no such turn.");
-                write::frame(socket, &write::about_turn(&error, turn_id)).await
+                peer.frame(&refusal::about_turn(&error, turn_id)).await
             }
-            Err(error) if error.kind() == Kind::Unavailable => {
-                write::frame(socket, &write::about_turn(&error, turn_id)).await
-            }
+            Err(error) if error.kind() == Kind::Unavailable => peer.frame(&refusal::about_turn(&error, turn_id)).await,
             Err(error) => Err(Close::put_out(&error)),
         }
     }
 
     /// A fresh token for the same person.
-    async fn refresh(&mut self, socket: &mut WebSocket, auth: &Auth) -> Result<(), Close> {
+    async fn refresh(&mut self, peer: &mut Peer, auth: &Auth) -> Result<(), Close> {
         if let Err(wait) = self.leave().await {
-            return write::frame(socket, &write::retry(&too_fast(), None, wait)).await;
+            return peer.frame(&refusal::retry(&too_fast(), None, wait)).await;
         }
-        let (token, identity) = self.hub.identify(auth).await?;
+        let (token, identity) = self.hub.identify(auth).await.map_err(|error| Close::of(&error))?;
         if identity.user_id != self.identity.user_id {
             return Err(Close::Forbidden);
         }
         let seat = self.hub.0.store.seat(&identity, self.seat.conversation, Action::Stay).await;
         let seat = seat.map_err(|error| Close::put_out(&error))?;
-        handshake::agree(auth, &seat)?;
+        handshake::agree(auth, &seat).map_err(|error| Close::of(&error))?;
         self.expires = expiry(&identity);
         self.token = token;
         self.identity = Identity { role_hint: Some(seat.member.caller.role), ..identity };
         self.seat = seat;
         // Everything that is written to this socket comes in order; nothing was missed, nothing is replayed.
-        self.ready(socket, false).await
+        self.ready(peer, false).await
     }
 }
 

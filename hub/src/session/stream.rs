@@ -2,13 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::extract::ws::WebSocket;
 use chat_core::{event::ServerFrame, ids::TurnId};
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::Session;
-use crate::{close::Close, fanout::Event, write};
+use crate::{close::Close, fanout::Event, peer::Peer};
 
 /// Longest wait for Redis to bring the text so far.
 const PARTIAL_PATIENCE: Duration = Duration::from_secs(1);
@@ -57,7 +56,7 @@ impl Streamed {
 impl Session {
     /// A piece of a running reply was published. Pieces of a turn that this socket does not wait for, or no longer, are
     /// nothing to it.
-    pub(super) async fn delta(&mut self, socket: &mut WebSocket, event: &Arc<Event>) -> Result<(), Close> {
+    pub(super) async fn delta(&mut self, peer: &mut Peer, event: &Arc<Event>) -> Result<(), Close> {
         let ServerFrame::Delta { turn_id: turn, attempt, offset, .. } = event.frame else { return Ok(()) };
         if !self.open.contains(&turn) {
             return Ok(());
@@ -65,17 +64,17 @@ impl Session {
         let told = self.streamed.filter(|told| told.turn == turn);
         match Streamed::verdict(told, attempt, offset) {
             Verdict::Known => Ok(()),
-            Verdict::Missing => self.so_far(socket, turn, attempt).await,
+            Verdict::Missing => Box::pin(self.so_far(peer, turn, attempt)).await,
             Verdict::Write => {
                 self.streamed = Some(Streamed { turn, attempt, until: Some(offset + event.chars) });
-                write::text(socket, event.text.clone()).await
+                peer.news(event).await
             }
         }
     }
 
     /// Tells the text so far of a turn that runs. What was published since is in the mailbox, or comes there; what of it
     /// the text holds already is passed over. `attempt` is the least that is worth telling.
-    pub(super) async fn so_far(&mut self, socket: &mut WebSocket, turn: TurnId, attempt: i32) -> Result<(), Close> {
+    pub(super) async fn so_far(&mut self, peer: &mut Peer, turn: TurnId, attempt: i32) -> Result<(), Close> {
         let reading = self.hub.0.publisher.partial(self.seat.tenant(), turn);
         let found = if self.hub.0.subscriber.connected() {
             timeout(PARTIAL_PATIENCE, reading).await.map_err(|_| "no answer of Redis in time".to_owned())
@@ -93,7 +92,7 @@ impl Session {
         let attempt = partial.as_ref().map_or(attempt, |partial| partial.attempt);
         self.streamed = Some(Streamed { turn, attempt, until });
         let Some(partial) = partial else { return Ok(()) };
-        write::frame(socket, &ServerFrame::Delta { turn_id: turn, attempt, offset: 0, text: partial.text }).await
+        peer.frame(&ServerFrame::Delta { turn_id: turn, attempt, offset: 0, text: partial.text }).await
     }
 }
 

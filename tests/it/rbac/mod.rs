@@ -14,6 +14,7 @@ use conversations::ROUTES;
 use harness::{
     attack::switch_policies_off,
     clients::{Answer, Farewell, Socket},
+    events::{Events, Opened},
 };
 use serde_json::json;
 
@@ -59,6 +60,7 @@ THEN message                                  | u uu uu uu | u uu uu uu | y yn n
 THEN stop                                     | u uu uu uu | u uu uu uu | y yn nn nn | y nn nn nn | y ny nn nn | y nn yn nn | y nn ny nn | y yy yy nn | n nn nn nn
 THEN read                                     | u uu uu uu | u uu uu uu | y yn nn nn | y nn nn nn | y ne nn nn | y nn yn nn | y nn ne nn | y ee ee nn | n nn nn nn
 THEN of no known type                         | u uu uu uu | u uu uu uu | e en nn nn | e nn nn nn | e ne nn nn | e nn en nn | e nn ne nn | e ee ee nn | n nn nn nn
+SSE events                                    | u uu uu uu | u uu uu uu | y yn nn nn | y nn nn nn | y ny nn nn | y nn yn nn | y nn ny nn | y yy yy nn | n nn nn nn
 ";
 
 /// A frame of a type that there is not.
@@ -86,7 +88,8 @@ fn everything() -> BTreeSet<String> {
     let routes =
         ROUTES.iter().flat_map(|route| route.methods.iter().map(move |method| format!("{method} {}", route.path)));
     let frames = CLIENT_FRAMES.iter().map(|frame| frame.name).chain([UNKNOWN]);
-    routes.chain(frames.flat_map(|frame| [format!("FIRST {frame}"), format!("THEN {frame}")])).collect()
+    let frames = frames.flat_map(|frame| [format!("FIRST {frame}"), format!("THEN {frame}")]);
+    routes.chain(frames).chain(["SSE events".to_owned()]).collect()
 }
 
 #[test]
@@ -150,6 +153,7 @@ async fn hold_to_the_table(cast: Cast) {
                 cast.restore().await;
                 let (got, said) = match how {
                     "FIRST" | "THEN" => on_a_socket(&cast, *caller, *target, how == "FIRST", path).await,
+                    "SSE" => on_a_stream(&cast, *caller, *target).await,
                     method => {
                         let answer = cast.ask(*caller, method, path, *target).await;
                         (letter(&answer), apart_from_the_request(&answer))
@@ -227,6 +231,15 @@ async fn on_a_socket(cast: &Cast, caller: Caller, target: Target, first: bool, k
         },
     };
     (letter, format!("{said:?}"))
+}
+
+/// Asks for a stream of events; the letter of what came, and all of it.
+async fn on_a_stream(cast: &Cast, caller: Caller, target: Target) -> (char, String) {
+    let (base, id, token) = (cast.app.product.rest(), cast.id(caller, target), cast.token(caller));
+    match Events::ask(&base, &id, token.as_deref(), &[]).await.unwrap() {
+        Opened::Stream(mut events) => ('y', format!("{:?}", events.expect("ready").await.unwrap())),
+        Opened::Refused(answer) => (letter(&answer), apart_from_the_request(&answer)),
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use super::{CANARY, House, Tries, house};
 use crate::{
     app::App,
     clients::{Heard, Rest, Socket},
+    events::{Events, Opened},
     pump::{event, record},
     requests,
 };
@@ -113,6 +114,12 @@ async fn sockets(app: &App, house: &House, own: &str, token: &str, tries: &mut T
             Heard::Close(_) => None,
         };
         tries.note(&format!("a socket in {}", talk.id), frame);
+        let place = [("last-event-id", "0.0")];
+        let told = match Events::ask(&app.product.rest(), &talk.id.to_string(), Some(token), &place).await? {
+            Opened::Stream(mut events) => Some(format!("{:?}", events.next().await?)),
+            Opened::Refused(answer) => gave(answer.status, &answer.body),
+        };
+        tries.note(&format!("a stream of {}", talk.id), told);
     }
     // From a conversation of one's own.
     let (mut socket, _) = Socket::join(&app.product.ws(), own, token).await?;

@@ -78,9 +78,9 @@ pub(super) const BREACHES: &[Breach] = &[
     Breach {
         threat: "T20",
         defence: "a write to a socket has a time",
-        file: "hub/src/write.rs",
-        find: "match timeout(PATIENCE, socket.send(message)).await {",
-        replace: "match timeout(PATIENCE * 1_000, socket.send(message)).await {",
+        file: "hub/src/peer.rs",
+        find: "outcome(timeout(PATIENCE, socket.send(message)).await)",
+        replace: "outcome(timeout(PATIENCE * 1_000, socket.send(message)).await)",
         test: "connections::a_reader_that_pauses_costs_what_it_may_and_misses_nothing",
     },
     Breach {

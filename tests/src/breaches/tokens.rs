@@ -38,9 +38,9 @@ pub(super) const BREACHES: &[Breach] = &[
     Breach {
         threat: "T3",
         defence: "a token counts where there is one, not where two could be meant",
-        file: "functions/conversations/src/extract.rs",
-        find: ".filter(|_| values.next().is_none())",
-        replace: ".filter(|_| values.next().is_none() || true)",
+        file: "core/src/token/mod.rs",
+        find: ".filter(|_| headers.next().is_none())",
+        replace: ".filter(|_| headers.next().is_none() || true)",
         test: "tokens::a_token_counts_only_where_it_belongs",
     },
     Breach {
@@ -111,7 +111,7 @@ pub(super) const BREACHES: &[Breach] = &[
         threat: "T7",
         defence: "whoever only listens is asked again and again whether they may",
         file: "hub/src/session/mod.rs",
-        find: "        self.still_in(socket).await\n    }\n\n    fn publish",
+        find: "        self.still_in(peer).await\n    }\n\n    fn publish",
         replace: "        Ok(())\n    }\n\n    fn publish",
         test: "tokens::an_admin_who_is_demoted_does_not_go_on_reading_what_is_not_theirs",
     },

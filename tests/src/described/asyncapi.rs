@@ -50,7 +50,7 @@ pub fn document() -> Value {
     let closes: Vec<Value> = Close::ALL
         .iter()
         .map(|close| {
-            let (code, reason) = close.entry();
+            let (code, _, reason) = close.entry();
             json!({"code": code, "reason": reason, "final": close.is_final()})
         })
         .collect();
