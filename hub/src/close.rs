@@ -13,6 +13,8 @@ pub enum Close {
     Gone,
     /// This hub is going away (RFC 6455 registry: Service Restart). Reconnect.
     Restart,
+    /// An operator had this person's sockets closed (same code: Service Restart). Reconnect, with a token that still holds.
+    PutOut,
     /// The peer breaks the protocol. Final.
     Protocol,
     /// A binary frame; frames are text.
@@ -46,6 +48,7 @@ impl Close {
     fn entry(self) -> (u16, &'static str) {
         match self {
             Self::Gone | Self::Restart => (1012, "this hub is going away, reconnect"),
+            Self::PutOut => (1012, "closed by an operator, reconnect"),
             Self::Protocol => (1002, "protocol error"),
             Self::Binary => (1003, "frames are text"),
             Self::NotUtf8 => (1007, "text frames are UTF-8"),

@@ -255,8 +255,12 @@ impl Session {
     }
 
     /// Takes a seat that was read from the store, and tells who answers and how far was read where that was news: the
-    /// frame that said so was lost.
+    /// frame that said so was lost. Where an operator had this person's sockets closed since this one came in, it ends;
+    /// whoever may come in again comes by the present number.
     async fn sit(&mut self, socket: &mut WebSocket, seat: Seat) -> Result<(), Close> {
+        if seat.put_out != self.seat.put_out {
+            return Err(Close::PutOut);
+        }
         let read_seq = self.seat.read_seq.max(seat.read_seq);
         self.marked(socket, read_seq).await?;
         let known = std::mem::replace(&mut self.seat, Seat { read_seq, ..seat }).status;
