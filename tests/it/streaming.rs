@@ -53,7 +53,7 @@ impl Dictation {
         self.0.unbounded_send(Piece::Anew).unwrap();
     }
 
-    fn end(self) {
+    pub(crate) fn end(self) {
         self.0.unbounded_send(Piece::End(Ended { model: "dictated".to_owned(), usage: None })).unwrap();
     }
 }

@@ -241,7 +241,8 @@ async fn what_no_route_has_is_refused_whoever_asks() {
                 assert_eq!(answer.status, 405, "{method} {} {}: {}", route.path, caller.name(), answer.body);
             }
         }
-        for path in ["/", "/admin", "/conversations/", "/conversations/x/y", "/conversations/../healthz/x", "/tenants", "/me/x"]
+        for path in
+            ["/", "/admin", "/conversations/", "/conversations/x/y", "/conversations/../healthz/x", "/tenants", "/me/x"]
         {
             let answer = cast.ask(*caller, "GET", path, Target::Own).await;
             assert_eq!(answer.status, 404, "{path} {}: {}", caller.name(), answer.body);
