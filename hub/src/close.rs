@@ -14,6 +14,8 @@ pub enum Close {
     Gone,
     /// This hub is going away (RFC 6455 registry: Service Restart). Reconnect.
     Restart,
+    /// An operator had this person's sockets closed (same code: Service Restart). Reconnect, with a token that still holds.
+    PutOut,
     /// The peer breaks the protocol. Final.
     Protocol,
     /// A binary frame; frames are text.
@@ -51,6 +53,7 @@ impl Close {
         Self::TooBig,
         Self::Internal,
         Self::Restart,
+        Self::PutOut,
         Self::Overloaded,
         Self::BadFrames,
         Self::Unauthenticated,
@@ -68,6 +71,7 @@ impl Close {
             Self::Protocol | Self::BadFrames | Self::Unauthenticated | Self::Forbidden | Self::NotFound => true,
             Self::Gone
             | Self::Restart
+            | Self::PutOut
             | Self::Binary
             | Self::NotUtf8
             | Self::TooBig
@@ -85,6 +89,7 @@ impl Close {
     pub fn entry(self) -> (u16, StatusCode, &'static str) {
         match self {
             Self::Gone | Self::Restart => (1012, StatusCode::SERVICE_UNAVAILABLE, "this hub is going away, reconnect"),
+            Self::PutOut => (1012, StatusCode::SERVICE_UNAVAILABLE, "closed by an operator, reconnect"),
             Self::Protocol => (1002, StatusCode::BAD_REQUEST, "protocol error"),
             Self::Binary => (1003, StatusCode::BAD_REQUEST, "frames are text"),
             Self::NotUtf8 => (1007, StatusCode::BAD_REQUEST, "text frames are UTF-8"),

@@ -1,18 +1,19 @@
 //! `hub serve` holds the sockets; `hub migrate` brings the database to the newest schema; `hub seal` seals a tenant's
 //! secret for its column; `hub admin` is for operators.
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use chat_core::{
+    Error, Kind,
     bus::Publisher,
     config::{self, Database, Edge, Env, Redis, Sealing, Times},
     log,
-    store::{erasure::Whom, migrate::migrate, owner::Owner},
+    store::{admin::Operator, erasure::Whom, migrate::migrate, owner::Owner},
 };
 use clap::{Parser, Subcommand};
 use hub::{
     Hub,
-    admin::{self, erase::erase},
+    admin::{self, Desk, erase::erase},
     router,
     seal::seal,
 };
@@ -44,17 +45,43 @@ enum Command {
         purpose: String,
     },
     /// Change the data, as the owner role.
-    #[command(subcommand)]
-    Admin(admin::Command),
+    Admin(Box<admin::Admin>),
 }
 
 type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(asked) => return explain(&asked),
+    };
     // `seal` and `admin` answer on standard output.
-    log::run(std::io::stderr, Box::pin(run(command))).await
+    let Command::Admin(admin) = command else { return log::run(std::io::stderr, Box::pin(run(command))).await };
+    // An operator reads a sentence, where a log has a line.
+    let mut refused = None;
+    let administered = async {
+        refused = administer(*admin).await.err();
+        Ok(())
+    };
+    let logged = log::run(std::io::stderr, Box::pin(administered)).await;
+    let Some(error) = refused else { return logged };
+    let _ = writeln!(std::io::stderr(), "error: {}", sentence(&*error));
+    ExitCode::FAILURE
+}
+
+/// Prints help, or what is wrong with the arguments.
+fn explain(asked: &clap::Error) -> ExitCode {
+    let _ = asked.print();
+    if asked.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// What is wrong with what an operator wants, or else what went wrong, with its cause.
+fn sentence(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
+    match error.downcast_ref::<Error>() {
+        Some(ours) if matches!(ours.kind(), Kind::Unavailable | Kind::Internal) => format!("{ours:?}"),
+        Some(_) | None => error.to_string(),
+    }
 }
 
 async fn run(command: Command) -> Outcome {
@@ -62,7 +89,7 @@ async fn run(command: Command) -> Outcome {
         Command::Serve => serve().await,
         Command::Migrate => bring_up_to_date().await,
         Command::Seal { tenant, purpose } => seal_a_secret(&tenant, &purpose),
-        Command::Admin(command) => administer(command).await,
+        Command::Admin(admin) => administer(*admin).await,
     }
 }
 
@@ -96,18 +123,48 @@ async fn bring_up_to_date() -> Outcome {
 }
 
 /// Does what an operator wants, as the owner role.
-async fn administer(command: admin::Command) -> Outcome {
+async fn administer(admin: admin::Admin) -> Outcome {
+    use admin::Command as Wants;
     let mut env = Env::new(&config::process);
-    let (database, redis, times) = (Database::read(&mut env, 1), Redis::read(&mut env), Times::read(&mut env));
-    let (database, redis, times) = env.finish((database, redis, times))?;
-    let (whom, meant) = match command {
-        admin::Command::EraseTenant { tenant, name } => (Whom::Tenant(tenant), name),
-        admin::Command::EraseUser { user, email } => (Whom::User(user), email),
-    };
-    let mut owner = Owner::connect(&database.url).await?;
-    erase(&mut owner, &Publisher::new(&redis)?, whom, &meant, &times, std::io::stdout().lock()).await?;
-    owner.close().await?;
+    let (database, sealing) = (Database::read(&mut env, 1), Sealing::read(&mut env));
+    // Facts alone need no Redis.
+    let with_redis = matches!(admin.command, Wants::EraseTenant { .. } | Wants::EraseUser { .. } | Wants::Sockets(_));
+    let redis = with_redis.then(|| (Redis::read(&mut env), Times::read(&mut env)));
+    let (database, sealing, redis) = env.finish((database, sealing, redis))?;
+    let by = Operator(admin.by.or_else(|| config::process("USER")).unwrap_or_else(|| "unknown".to_owned()));
+    let owner = Owner::connect(&database.url).await?;
+    let mut desk = Desk { owner, by, json: admin.json, out: std::io::stdout().lock() };
+    let (input, at) = (std::io::stdin(), &mut desk);
+    match admin.command {
+        Wants::Tenant(command) => admin::tenant::run(command, at).await?,
+        Wants::User(command) => admin::user::run(command, at).await?,
+        Wants::Identity(command) => admin::identity::run(command, at).await?,
+        Wants::Member(command) => admin::member::run(command, at).await?,
+        Wants::Agent(command) => admin::agent::run(command, at).await?,
+        Wants::Channel(command) => admin::channel::run(command, at, &sealing, input).await?,
+        Wants::ModelKey(command) => admin::model_key::run(command, at, &sealing, input).await?,
+        Wants::Budget(command) => admin::budget::run(command, at).await?,
+        Wants::Retention(command) => admin::retention::run(command, at).await?,
+        Wants::Turn(command) => admin::turn::run(command, at).await?,
+        Wants::Sockets(command) => {
+            let (redis, _) = redis.expect("read for this command");
+            admin::sockets::run(command, at, &Publisher::new(&redis)?).await?;
+        }
+        Wants::EraseTenant { tenant, name } => erase_whom(at, redis, Whom::Tenant(tenant), &name).await?,
+        Wants::EraseUser { user, email } => erase_whom(at, redis, Whom::User(user), &email).await?,
+    }
+    desk.owner.close().await?;
     Ok(())
+}
+
+async fn erase_whom(
+    desk: &mut Desk<impl Write>,
+    redis: Option<(Redis, Times)>,
+    whom: Whom,
+    meant: &str,
+) -> Result<(), Error> {
+    let (redis, times) = redis.expect("read for this command");
+    erase(&mut desk.owner, &Publisher::new(&redis)?, whom, meant, &times, &mut desk.out).await
 }
 
 /// Seals what comes on standard input, and needs nothing but `SECRETS_KEY` for it.

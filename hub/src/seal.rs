@@ -28,18 +28,32 @@ pub fn seal(settings: &Sealing, tenant: &str, purpose: &str, input: impl Read, m
     if purpose.is_empty() || !purpose.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(Error::field("PURPOSE", "must be a word, such as model:openai"));
     }
+    let sealed = Sealer::new(settings).seal(tenant, purpose, &read_secret(input)?)?;
+    writeln!(output, "{}", hex(&sealed)).map_err(Error::internal)
+}
+
+/// Bytes as Postgres reads a `bytea`: `\x…`.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    let mut line = String::from("\\x");
+    for byte in bytes {
+        write!(line, "{byte:02x}").expect("a String takes any text");
+    }
+    line
+}
+
+/// Reads a secret: all that comes, but for a line break at its end.
+///
+/// # Errors
+/// [`Kind::Invalid`](chat_core::Kind::Invalid) for one that is empty, too long or no text; without repeating it.
+pub fn read_secret(input: impl Read) -> Result<Secret> {
     let mut text = String::new();
     input.take(MAX_SECRET_BYTES + 1).read_to_string(&mut text).map_err(|_| Error::field("secret", "must be text"))?;
     let secret = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
     if secret.is_empty() || text.len() as u64 > MAX_SECRET_BYTES {
         return Err(Error::field("secret", format!("must have 1 to {MAX_SECRET_BYTES} bytes, on standard input")));
     }
-    let sealed = Sealer::new(settings).seal(tenant, purpose, &Secret::from(secret.to_owned()))?;
-    let mut line = String::from("\\x");
-    for byte in sealed {
-        write!(line, "{byte:02x}").expect("a String takes any text");
-    }
-    writeln!(output, "{line}").map_err(Error::internal)
+    Ok(Secret::from(secret.to_owned()))
 }
 
 #[cfg(test)]

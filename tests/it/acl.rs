@@ -84,6 +84,7 @@ impl Names {
                 (kind, "lrange", format!("LRANGE {key} 0 -1")),
                 (kind, "rpush", format!("RPUSH {key} x")),
                 (kind, "hset", format!("HSET {key} f x")),
+                (kind, "hgetall", format!("HGETALL {key}")),
             ]);
         }
         all
@@ -104,7 +105,7 @@ fn allowed(user: User) -> &'static [(&'static str, &'static [&'static str])] {
             ("stop", &["setex"]),
             ("memory", &["unlink"]),
             ("rate", &["get", "set"]),
-            ("sockets", &["hset"]),
+            ("sockets", &["hset", "hgetall"]),
         ],
         User::Conversations => &[
             ("topic", &["publish"]),
@@ -128,7 +129,7 @@ fn allowed(user: User) -> &'static [(&'static str, &'static [&'static str])] {
             ("memory", &["unlink"]),
             ("escalation", &["unlink"]),
             ("rate", &["unlink"]),
-            ("sockets", &["unlink"]),
+            ("sockets", &["unlink", "hgetall"]),
             ("foreign", &["unlink"]),
         ],
         User::Harness => unreachable!("in no deployment"),

@@ -43,7 +43,7 @@ async fn rows(owner: &Client, table: &str, without: &[&str]) -> Vec<Value> {
 /// What one message and the next do not have in common.
 const MESSAGE: &[&str] = &["id", "seq", "created_at"];
 const TURN: &[&str] =
-    &["id", "seq", "client_message_id", "created_at", "hinted_at", "lease_until", "deadline", "ended_at"];
+    &["id", "seq", "client_message_id", "created_at", "hinted_at", "claimed_at", "lease_until", "deadline", "ended_at"];
 
 #[tokio::test]
 async fn a_column_in_a_body_is_refused_by_its_name() {

@@ -48,7 +48,7 @@ chat_app portal_users SELECT
 chat_app tenants SELECT
 chat_app turns INSERT
 chat_app turns SELECT
-chat_app turns UPDATE attempt code deadline ended_at hinted_at hints lease_until state stop_requested
+chat_app turns UPDATE attempt claimed_at code deadline ended_at hinted_at hints lease_until state stop_requested
 chat_app usage INSERT
 chat_app usage SELECT
 chat_app usage UPDATE calls input_tokens output_tokens reserved_tokens settled_at

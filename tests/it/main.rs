@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod acl;
+mod admin;
+mod admin_live;
 mod assignment;
 mod bus;
 mod canary;

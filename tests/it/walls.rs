@@ -160,8 +160,13 @@ async fn without_policies_a_company_gets_nothing_of_another() {
 fn every_function_of_the_store_is_attacked() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../core/src/store");
     let mut functions = BTreeSet::new();
-    for file in std::fs::read_dir(folder).unwrap() {
-        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+    let mut paths = vec![folder];
+    while let Some(path) = paths.pop() {
+        if path.is_dir() {
+            paths.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let text = std::fs::read_to_string(path).unwrap();
         let (_, methods) = text.split_once("impl Store {").unwrap_or_default();
         let names = methods.lines().filter_map(|line| line.strip_prefix("    pub async fn ")?.split('(').next());
         functions.extend(names.map(str::to_owned));

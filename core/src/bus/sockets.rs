@@ -30,6 +30,7 @@ use crate::{
     error::{Code, Error, Result},
     ids::{SocketId, TenantId, UserId},
     keys::{Key, tenant_sockets_key, user_sockets_key},
+    timestamp::Timestamp,
 };
 
 /// How long Redis is not asked after it did not answer.
@@ -133,6 +134,32 @@ impl Sockets {
         asked.map_err(|_| Error::unavailable("sockets are not counted any more: this hub is going away"))?;
         let refused = |_| Error::new(Code::TooManySockets, "Too many connections; close one first.");
         answered.await.map_err(refused)
+    }
+}
+
+impl Publisher {
+    /// How many sockets count under each of these keys, on all hubs together. What a dead hub had counts until its lease
+    /// runs out, by this machine's clock.
+    ///
+    /// # Errors
+    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Redis did not answer.
+    pub async fn held(&self, keys: &[Key]) -> Result<Vec<u64>> {
+        let mut counts = Vec::with_capacity(keys.len());
+        for together in keys.chunks(TOGETHER) {
+            let mut pipeline = redis::pipe();
+            for key in together {
+                pipeline.cmd("HGETALL").arg(key.as_str());
+            }
+            let fields: Vec<HashMap<String, String>> =
+                pipeline.query_async(&mut self.conn.clone()).await.map_err(Error::unavailable)?;
+            let now_ms = Timestamp::now().unix_micros() / 1_000;
+            let count = |field: &String| {
+                let (count, until_ms) = field.split_once(' ')?;
+                (until_ms.parse::<i64>().ok()? > now_ms).then(|| count.parse::<u64>().ok()).flatten()
+            };
+            counts.extend(fields.iter().map(|hubs| hubs.values().filter_map(count).sum::<u64>()));
+        }
+        Ok(counts)
     }
 }
 

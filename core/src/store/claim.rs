@@ -94,7 +94,7 @@ pub struct Mark {
 /// ones queued, a reply carries a higher `seq` than they do.
 const CLAIM: &str = "
     with t as (
-      update turns set state = 'running', attempt = attempt + 1,
+      update turns set state = 'running', attempt = attempt + 1, claimed_at = coalesce(claimed_at, clock_timestamp()),
              lease_until = clock_timestamp() + make_interval(secs => $2),
              deadline = coalesce(deadline, clock_timestamp() + make_interval(secs => $3))
       where conversation_id = $1 and tenant_id = app_tenant()

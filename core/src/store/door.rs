@@ -90,6 +90,8 @@ pub struct Seat {
     pub expired_seq: i64,
     /// Up to which `seq` its owner has read.
     pub read_seq: i64,
+    /// How often an operator had the sockets of whoever entered closed, until then.
+    pub put_out: i32,
 }
 
 impl Seat {
@@ -115,7 +117,7 @@ const TENANT: &str = "
     where u.id = $1";
 
 pub(super) const CONVERSATION: &str = "
-    select u.role, m.role as member_role, c.tenant_id, c.user_id, c.status, c.epoch, c.last_seq, c.expired_seq,
+    select u.role, u.put_out, m.role as member_role, c.tenant_id, c.user_id, c.status, c.epoch, c.last_seq, c.expired_seq,
            c.read_seq, set_config('app.current_tenant', coalesce(c.tenant_id::text, ''), true)
     from portal_users u
     left join (web_conversations c join user_tenant_roles m on m.tenant_id = c.tenant_id and m.user_id = $1)
@@ -138,7 +140,7 @@ pub(super) const MINE: &str = "
       then current_setting('app.current_tenant', true) else '' end, true)";
 
 const BECOME_PLATFORM: &str = "
-    select u.role, case when u.role = 'platform_admin' then set_config('role', 'chat_platform', true) end
+    select u.role, u.put_out, case when u.role = 'platform_admin' then set_config('role', 'chat_platform', true) end
     from portal_users u where u.id = $1";
 
 const PLATFORM_TENANT: &str = "
@@ -220,6 +222,7 @@ impl Store {
             last_seq: column(row, "last_seq")?,
             expired_seq: column(row, "expired_seq")?,
             read_seq: column(row, "read_seq")?,
+            put_out: column(&rows[0][0], "put_out")?,
         };
         Ok((seat, rows.split_off(rows.len() - work.len())))
     }

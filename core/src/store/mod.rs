@@ -10,6 +10,8 @@
 //! - [`Scope::Retention`]: to delete what companies do not want to keep any longer, and nothing else;
 //! - [`Scope::Nobody`]: to add what belongs to no tenant, or to find out whom a token names.
 
+#[cfg(feature = "migrate")]
+pub mod admin;
 pub mod channel_turns;
 pub mod claim;
 pub mod connections;

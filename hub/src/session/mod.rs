@@ -283,8 +283,12 @@ impl Session {
     }
 
     /// Takes a seat that was read from the store, and tells who answers and how far was read where that was news: the
-    /// frame that said so was lost.
+    /// frame that said so was lost. Where an operator had this person's sockets closed since this one came in, it ends;
+    /// whoever may come in again comes by the present number.
     async fn sit(&mut self, peer: &mut Peer, seat: Seat) -> Result<(), Close> {
+        if seat.put_out != self.seat.put_out {
+            return Err(Close::PutOut);
+        }
         let mut read_seq = self.seat.read_seq;
         if seat.epoch != self.epoch {
             // A reset leaves nothing to read, and is told before anything else is.
