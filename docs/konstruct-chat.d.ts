@@ -120,6 +120,14 @@ export interface Escalation {
   user_name: string | null;
 }
 
+/** Why a stream of events ends. */
+export interface EventClose {
+  /** One of the channel `conversation`'s `x-close-codes`. */
+  code: number;
+  /** The same in words. */
+  reason: string;
+}
+
 /** A conversation, or a part of it. */
 export interface Export {
   /** What it is. */

@@ -5,7 +5,10 @@ use reqwest::{Method, Response, header::HeaderMap};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::clients::{Answer, PATIENCE, http};
+use crate::{
+    clients::{Answer, PATIENCE, http},
+    described::check,
+};
 
 /// What came of asking for a stream.
 pub enum Opened {
@@ -37,6 +40,8 @@ pub struct Event {
     pub name: String,
     /// What it says.
     pub data: Value,
+    /// The same, to the letter.
+    pub text: String,
 }
 
 impl Events {
@@ -155,7 +160,12 @@ impl Events {
                     continue;
                 }
                 let name = name.unwrap_or_else(|| "message".to_owned());
-                return Ok(Some(Event { id, name, data: serde_json::from_str(&data.join("\n"))? }));
+                let text = data.join("\n");
+                let data = serde_json::from_str(&text)?;
+                if name == "message" {
+                    check::heard(&data)?;
+                }
+                return Ok(Some(Event { id, name, data, text }));
             }
             let (field, value) = line.split_once(':').unwrap_or((&line, ""));
             let value = value.strip_prefix(' ').unwrap_or(value).to_owned();

@@ -5,6 +5,7 @@
 
 mod edge;
 mod erasure;
+mod interface;
 mod pipes;
 mod secrets;
 mod standing;
@@ -56,6 +57,7 @@ pub fn all() -> Vec<Breach> {
         secrets::BREACHES,
         pipes::BREACHES,
         erasure::BREACHES,
+        interface::BREACHES,
     ]
     .concat()
 }

@@ -11,13 +11,22 @@ use super::{recording::Recording, text};
 /// Where the socket is.
 pub const ADDRESS: &str = "/chat/ws/{conversation_id}";
 
+/// Where its twin is.
+pub const EVENTS: &str = "/chat/sse/{conversation_id}";
+
+const ABOUT_EVENTS: &str = "The socket's twin for whoever sits behind a proxy that breaks WebSockets: the same frames from the \
+    server in the same order, as Server-Sent Events, one in the `data` of each; what the client says goes over REST. The \
+    token stands in the header `Authorization`. The `id` of an event is `epoch.seq`: up to where everything was told; \
+    whoever comes back with it in `Last-Event-ID` gets exactly what was missed. A comment keeps the connection alive. The \
+    last event is named `close` and says why in the codes of the socket; a refusal before the stream is an HTTP status with \
+    a problem, as REST's.";
+
 const ABOUT: &str = "One conversation, live. The first frame says who is asking, within ten seconds; then messages go out and \
     replies come in. Text frames, one JSON object each, `type` names it. Of what the server sends, a client ignores \
     types and fields that it does not know; the server ignores fields that it does not know, and answers an unknown \
     `type` with an `error` frame. Frames with a `seq` come in its order; a client that comes back sends the newest it has \
-    seen, with its `epoch`, and gets exactly what it missed. Where no WebSocket gets through, `GET \
-    /chat/sse/{conversation_id}` brings the same frames from the server as Server-Sent Events, one in the `data` of each. \
-    A page is let in by its `Origin`; the `x-close-codes` of the channel say how a socket ends, and whether to come back.";
+    seen, with its `epoch`, and gets exactly what it missed. Where no WebSocket gets through, the \
+    channel `events` brings the same frames. A page is let in by its `Origin`; the `x-close-codes` of the channel say how a socket ends, and whether to come back.";
 
 /// The document.
 ///
@@ -45,8 +54,21 @@ pub fn document() -> Value {
         schema["properties"]["type"] = json!({"const": name, "type": "string"});
         sent.push(add("Server", &name, schema, &mut schemas, &mut messages));
     }
-    let channel: Map<String, Value> =
-        messages.keys().map(|name| (name.clone(), json!({"$ref": format!("#/components/messages/{name}")}))).collect();
+    let refer = |name: &String| (name.clone(), json!({"$ref": format!("#/components/messages/{name}")}));
+    let channel: Map<String, Value> = messages.keys().map(refer).collect();
+    let mut told: Map<String, Value> = sent.iter().map(refer).collect();
+    told.extend([refer(&CLOSE.to_owned())]);
+    schemas.insert(CLOSE.to_owned(), close_event());
+    messages.insert(
+        CLOSE.to_owned(),
+        json!({
+            "name": "close",
+            "title": "close",
+            "summary": "The last event of a stream, by its name: why it ends, and so whether to come back.",
+            "contentType": "application/json",
+            "payload": {"$ref": format!("#/components/schemas/{CLOSE}")},
+        }),
+    );
     let closes: Vec<Value> = Close::ALL
         .iter()
         .map(|close| {
@@ -72,6 +94,10 @@ pub fn document() -> Value {
             "host": "chat.konstruct.example",
             "protocol": "wss",
             "description": "A hub, behind the portal's name. Any hub serves any conversation.",
+        }, "events": {
+            "host": "chat.konstruct.example",
+            "protocol": "https",
+            "description": "The same, over plain HTTP.",
         }},
         "channels": {"conversation": {
             "address": ADDRESS,
@@ -82,6 +108,13 @@ pub fn document() -> Value {
             "messages": channel,
             "bindings": {"ws": {"method": "GET", "bindingVersion": "0.1.0"}},
             "x-close-codes": closes,
+        }, "events": {
+            "address": EVENTS,
+            "title": "A conversation, live, over HTTP",
+            "description": ABOUT_EVENTS,
+            "servers": [{"$ref": "#/servers/events"}],
+            "parameters": {"conversation_id": {"description": "The conversation, a UUID."}},
+            "messages": told,
         }},
         "operations": {
             "send": {
@@ -90,6 +123,15 @@ pub fn document() -> Value {
                 "description": "News of the conversation, and answers to what this client sent.",
                 "channel": {"$ref": "#/channels/conversation"},
                 "messages": of(&sent),
+            },
+            "tell": {
+                "action": "send",
+                "title": "What a stream of events tells",
+                "description": "News of the conversation; at the end, why it ends.",
+                "channel": {"$ref": "#/channels/events"},
+                "messages": sent.iter().chain([&CLOSE.to_owned()])
+                    .map(|name| json!({"$ref": format!("#/channels/events/messages/{name}")})).collect::<Vec<_>>(),
+                "bindings": {"http": {"method": "GET", "bindingVersion": "0.3.0"}},
             },
             "receive": {
                 "action": "receive",
@@ -100,6 +142,23 @@ pub fn document() -> Value {
             },
         },
         "components": {"messages": messages, "schemas": schemas},
+    })
+}
+
+/// The message with which a stream of events ends.
+pub const CLOSE: &str = "EventClose";
+
+/// What is in it.
+fn close_event() -> Value {
+    json!({
+        "title": CLOSE,
+        "description": "Why a stream of events ends.",
+        "type": "object",
+        "required": ["code", "reason"],
+        "properties": {
+            "code": {"type": "integer", "description": "One of the channel `conversation`'s `x-close-codes`."},
+            "reason": {"type": "string", "description": "The same in words."},
+        },
     })
 }
 

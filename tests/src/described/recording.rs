@@ -8,10 +8,11 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::{check, text};
+use super::{asyncapi, check, text};
 use crate::{
     app::App,
     clients::{Heard, PATIENCE, Socket, http},
+    events::Events,
 };
 
 /// An example of an operation: what was asked, and what came back, as JSON where it is JSON.
@@ -148,6 +149,48 @@ impl<'a> Recorder<'a> {
                     return Ok(Value::Null);
                 }
                 Heard::Close(code) => bail!("closed with {code:?} while waiting for {kind}"),
+            }
+        }
+    }
+
+    /// Opens a stream of events at a hub; comes back to where `last_event_id` says.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub async fn follow(
+        &mut self,
+        base: &str,
+        handle: &str,
+        conversation: &str,
+        last_event_id: Option<&str>,
+    ) -> Result<Events> {
+        let token = self.app.token(self.app.user(handle));
+        let back = last_event_id.map(|id| format!(" (Last-Event-ID: {id})")).unwrap_or_default();
+        // As of the conversation whose messages are asked for.
+        self.names.of("conversation", conversation);
+        self.line(handle, '>', &format!("GET /chat/sse/{conversation}{back}"));
+        Events::open(base, conversation, &token, last_event_id).await
+    }
+
+    /// Waits for an event with a frame of this type, or for the one that is named `close`, and writes down all that come
+    /// until then.
+    ///
+    /// # Errors
+    /// If none comes, or one is not as documented.
+    pub async fn hear(&mut self, handle: &str, stream: &mut Events, kind: &str) -> Result<()> {
+        loop {
+            let event = stream.next().await.with_context(|| format!("waiting for {kind}"))?;
+            let id = event.id.map(|id| format!("id: {id}, ")).unwrap_or_default();
+            let name = if event.name == "message" { String::new() } else { format!("event: {}, ", event.name) };
+            self.line(handle, '<', &format!("{id}{name}data: {}", event.text));
+            if event.name == "close" {
+                let example = serde_json::from_str(&event.text)?;
+                self.into.frames.entry(asyncapi::CLOSE.to_owned()).or_insert(example);
+            } else {
+                self.keep_frame("Server", &event.text)?;
+            }
+            if event.name == kind || event.data["type"] == kind {
+                return Ok(());
             }
         }
     }

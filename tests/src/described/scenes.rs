@@ -98,6 +98,7 @@ pub async fn record() -> Result<Recording> {
     staged(async |app, says| resumed(app, says, &mut recording).await).await.context("resumed")?;
     staged(async |app, says| bad_frames(app, says, &mut recording).await).await.context("bad frames")?;
     staged(async |app, says| moved(app, says, &mut recording).await).await.context("moved")?;
+    staged(async |app, says| events(app, says, &mut recording).await).await.context("events")?;
     staged(async |app, says| portal(app, says, &mut recording).await).await.context("portal")?;
     Ok(recording)
 }
@@ -275,6 +276,33 @@ async fn moved(app: &App, _: Says, into: &mut Recording) -> Result<()> {
     scene.until(&mut ben, "reconnect").await?;
     scene.until(&mut ben, "close").await?;
     scene.end("moved");
+    Ok(())
+}
+
+async fn events(app: &App, _: Says, into: &mut Recording) -> Result<()> {
+    let mut leaving = app.second(QueueKind::Local(None)).await?;
+    let (base, conversation) = (leaving.rest(), app.conversation("ben@acme").await?);
+    let mut scene = Recorder::new(
+        app,
+        into,
+        "A stream of events in a socket's stead: what is said goes over REST; whoever comes back gets what they missed.",
+    );
+    let path = format!("/conversations/{conversation}/messages");
+    let mut ben = scene.follow(&base, "ben@acme", &conversation, None).await?;
+    scene.hear("ben@acme", &mut ben, "ready").await?;
+    scene.ask("ben@acme", "POST", &path, OWN, r#"{"text":"Hello"}"#).await?;
+    scene.hear("ben@acme", &mut ben, "response").await?;
+    let place = ben.last_id.clone();
+    drop(ben);
+    let sent = scene.ask("ben@acme", "POST", &path, OTHER, r#"{"text":"Hello again"}"#).await?;
+    let (answered, rest) = (format!("{path}?after={}", sent["seq"]), app.rest("ben@acme"));
+    crate::app::until("the answer", || async { Ok(rest.get(&answered).await?.body[0].is_object()) }).await?;
+    let mut ben = scene.follow(&base, "ben@acme", &conversation, place.as_deref()).await?;
+    scene.hear("ben@acme", &mut ben, "ready").await?;
+    scene.note("The hub goes away.");
+    leaving.stop().await?;
+    scene.hear("ben@acme", &mut ben, "close").await?;
+    scene.end("events");
     Ok(())
 }
 
