@@ -243,7 +243,8 @@ async fn a_conversation_is_taken_along_as_json_and_as_markdown() {
     let text = file.text().await.unwrap();
     assert!(text.starts_with("# Greetings\n"), "{text}");
     assert!(text.contains("\n> # Hello\n> you\n") && text.contains("\n> Hi.\n"), "{text}");
-    for (query, field) in [("format=pdf", "format"), ("after=-1", "after"), ("limit=5", "limit")] {
+    let beyond = "after=9007199254740992";
+    for (query, field) in [("format=pdf", "format"), ("after=-1", "after"), (beyond, "after"), ("limit=5", "limit")] {
         let refused = rest.get(&format!("{path}?{query}")).await.unwrap();
         assert_eq!((refused.status, &refused.body["errors"][0]["field"]), (400, &json!(field)), "{query}");
     }

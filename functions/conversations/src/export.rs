@@ -7,7 +7,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chat_core::{
-    Error,
     conversation::{Author, Conversation, Message},
     store::messages::{Page, Position},
 };
@@ -20,7 +19,7 @@ use crate::{
     error::Problem,
     extract::{Bearer, InPath, Json, Query},
     messages::trim,
-    paging::Onward,
+    paging::{Onward, seq},
 };
 
 /// Messages of one part. Lambda lets 6 MB out at once, so what is longer comes in parts.
@@ -84,10 +83,7 @@ pub async fn export(
     InPath(id): InPath,
     Query(query): Query<ExportQuery>,
 ) -> Result<Response, Problem> {
-    let after = query.after.unwrap_or_default();
-    if after < 0 {
-        return Err(Error::field("after", "must not be negative").into());
-    }
+    let after = seq("after", query.after.unwrap_or_default())?;
     let (conversation, mut messages, more) = api.store.export(&who, id, after, PART).await?;
     let more = trim(&mut messages, Page::After(Position::Seq(after))) || more;
     let mut headers = HeaderMap::new();

@@ -21,13 +21,11 @@ use crate::{
     Api, HINT_TIMEOUT,
     error::Problem,
     extract::{Bearer, InPath, Json, WithinPath, given, present, whole},
+    paging::seq,
 };
 
 /// Longest comment on a reply, in Unicode code points.
 const COMMENT_CHARS: usize = 2_000;
-
-/// The largest whole number that every reader of JSON holds exactly (RFC 8259, section 6).
-const MOST_EXACT: i64 = (1 << 53) - 1;
 
 /// What to change of a conversation; what is absent stays.
 #[derive(Deserialize, ToSchema)]
@@ -117,10 +115,7 @@ pub async fn read(
     InPath(id): InPath,
     Json(body): Json<Mark>,
 ) -> Result<Json<Marked>, Problem> {
-    if !(0..=MOST_EXACT).contains(&body.seq) {
-        return Err(Error::field("seq", format!("must be 0 to {MOST_EXACT}")).into());
-    }
-    let (seat, state) = api.store.mark_read(&who, id, body.seq).await?;
+    let (seat, state) = api.store.mark_read(&who, id, seq("seq", body.seq)?).await?;
     if state.moved {
         tell(&api, seat.tenant(), id, ServerFrame::Read { conversation_id: id, seq: state.read_seq }).await;
     }

@@ -14,11 +14,22 @@ use crate::BASE;
 const PAGE: i64 = 50;
 const PAGE_MOST: i64 = 100;
 
+/// The largest whole number that every reader of JSON holds exactly (RFC 8259, section 6).
+const MOST_EXACT: i64 = (1 << 53) - 1;
+
 /// The size of a page, or what is wrong with it.
 pub(crate) fn page_size(limit: Option<i64>) -> Result<i64> {
     match limit.unwrap_or(PAGE) {
         limit @ 1..=PAGE_MOST => Ok(limit),
         _ => Err(Error::field("limit", format!("must be 1 to {PAGE_MOST}"))),
+    }
+}
+
+/// A place in a conversation, or what is wrong with it.
+pub(crate) fn seq(field: &'static str, seq: i64) -> Result<i64> {
+    match seq {
+        0..=MOST_EXACT => Ok(seq),
+        _ => Err(Error::field(field, format!("must be 0 to {MOST_EXACT}"))),
     }
 }
 
