@@ -89,7 +89,15 @@ pub fn said(frame: &Value) -> Result<()> {
 
 fn held(side: &str, frame: &Value) -> Result<()> {
     let Some(name) = message(side, text(&frame["type"])) else { bail!("no message of the document: {frame}") };
-    SOCKET.hold(&name, &json!({"$ref": format!("#/components/schemas/{name}")}), frame)
+    named(&name, frame)
+}
+
+/// Holds a payload to the message of this name.
+///
+/// # Errors
+/// What is wrong with it, and where.
+pub fn named(name: &str, payload: &Value) -> Result<()> {
+    SOCKET.hold(name, &json!({"$ref": format!("#/components/schemas/{name}")}), payload)
 }
 
 /// What the message of a frame is called in the document, by who sends it, `Server` or `Client`, and its `type`.
