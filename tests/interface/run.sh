@@ -31,9 +31,10 @@ if command -v npm > /dev/null; then
   npm_tool node @asyncapi/parser@3.6.6 typescript@5.9.3
   NODE_PATH="$tools/node/node_modules" node "$here/asyncapi.js" docs/asyncapi.json
   "$tools/node/node_modules/.bin/tsc" --strict --noEmit "$here/sample.ts"
-  echo "docs/asyncapi.json, docs/konstruct-chat.d.ts: OK"
+  tests/interface/types.sh "$tools" | diff - hub/portal/client.d.ts
+  echo "docs/asyncapi.json, docs/konstruct-chat.d.ts, hub/portal/client.d.ts: OK"
 else
-  echo "NOT CHECKED: docs/asyncapi.json and docs/konstruct-chat.d.ts, since node is not here"
+  echo "NOT CHECKED: docs/asyncapi.json, docs/konstruct-chat.d.ts and hub/portal, since node is not here"
 fi
 
 work="$(mktemp -d)"
