@@ -1,0 +1,4 @@
+// A place for the page: asks whoever shows it for a token.
+if (parent !== window) {
+  parent.postMessage({ type: "konstruct:token?", reason: "start" }, "*");
+}
