@@ -16,6 +16,7 @@ pub mod held;
 mod leaving;
 mod line;
 mod peer;
+pub mod portal;
 mod refusal;
 pub mod registry;
 mod retention;
@@ -91,6 +92,8 @@ pub struct Parts {
     pub token: config::Token,
     /// Whose pages may connect.
     pub edge: config::Edge,
+    /// What the chat page is told.
+    pub portal: config::Portal,
     /// What a peer can grow.
     pub limits: Limits,
     /// The times of a turn's life.
@@ -110,6 +113,7 @@ struct Inner {
     subscriber: Subscriber<Event>,
     verifier: Verifier,
     edge: config::Edge,
+    portal: config::Portal,
     limits: Limits,
     pace: Pace,
     registry: Registry,
@@ -146,14 +150,15 @@ impl Hub {
         let queue = config::Queue::read(&mut env);
         let token = config::Token::read(&mut env);
         let edge = config::Edge::read(&mut env);
+        let portal = config::Portal::read(&mut env);
         let limits = Limits::read(&mut env);
         let times = Times::read(&mut env);
-        let (database, redis, queue, token, edge, limits, times) =
-            env.finish((database, redis, queue, token, edge, limits, times))?;
+        let (database, redis, queue, token, edge, portal, limits, times) =
+            env.finish((database, redis, queue, token, edge, portal, limits, times))?;
         let store = Store::connect(&database).await?;
         let queue = Arc::new(Sqs::connect(&queue).await);
         let publisher = Publisher::new(&redis)?;
-        Ok(Self::start(Parts { store, queue, publisher, redis, token, edge, limits, times })?)
+        Ok(Self::start(Parts { store, queue, publisher, redis, token, edge, portal, limits, times })?)
     }
 
     /// Starts what runs beside the sockets: the two pipes' background senders, the subscriber, the sweep.
@@ -161,7 +166,7 @@ impl Hub {
     /// # Errors
     /// [`Kind::Internal`](chat_core::Kind::Internal) if the Redis URL is malformed.
     pub fn start(parts: Parts) -> Result<Self> {
-        let Parts { store, queue, publisher, redis, token, edge, limits, times } = parts;
+        let Parts { store, queue, publisher, redis, token, edge, portal, limits, times } = parts;
         let pipes_stop = CancellationToken::new();
         let (outbox, publishing) = publisher.clone().into_background(pipes_stop.clone());
         let (dispatcher, dispatching) = Dispatcher::start(queue, pipes_stop.clone());
@@ -177,6 +182,7 @@ impl Hub {
             verifier: Verifier::new(&token)?,
             addresses: Addresses::new(limits.address_unauthenticated, edge.trusted_proxies),
             edge,
+            portal,
             pace: Pace::new(&times),
             registry: Registry::new(&limits),
             counted,
@@ -267,7 +273,7 @@ impl Hub {
     }
 }
 
-/// The hub's routes: the socket, its twin, and the two probes.
+/// The hub's routes: the socket, its twin, the chat page, and the two probes. Nothing here signs anybody in.
 pub fn router(hub: Hub) -> Router {
     let events = events::route(&hub.0.edge.allowed_origins);
     Router::new()
@@ -275,6 +281,7 @@ pub fn router(hub: Hub) -> Router {
         .route("/chat/sse/{conversation_id}", events)
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .merge(portal::routes(&hub.0.portal))
         .layer(middleware::map_response(one_answer))
         .with_state(hub)
 }

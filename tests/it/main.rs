@@ -37,6 +37,7 @@ mod notices;
 mod original;
 mod origins;
 mod owned;
+mod page_files;
 mod portal;
 mod providers;
 mod queue;

@@ -133,6 +133,7 @@ impl App {
             token: mint.settings(),
             allowed_origins: vec!["https://portal.example".to_owned()],
             trusted_proxies: 0,
+            portal: config::Portal::default(),
             limits: lifted(),
             times: Times::default(),
             memory: Memory::default(),

@@ -49,6 +49,8 @@ pub struct Setting {
     pub allowed_origins: Vec<String>,
     /// Proxies in front of it.
     pub trusted_proxies: usize,
+    /// What the chat page is told.
+    pub portal: config::Portal,
     /// What a peer can grow.
     pub limits: Limits,
     /// The times of a turn's life.
@@ -171,6 +173,7 @@ impl Product {
                 allowed_origins: setting.allowed_origins.clone(),
                 trusted_proxies: setting.trusted_proxies,
             },
+            portal: setting.portal.clone(),
             limits: setting.limits,
             times: setting.times,
         })?;

@@ -7,6 +7,7 @@ mod model;
 mod notices;
 mod numbers;
 mod placeholder;
+mod portal;
 mod sealing;
 mod token;
 
@@ -16,6 +17,7 @@ pub use channels::Channels;
 pub use model::{Model, Provider, Speaks};
 pub use notices::Notices;
 pub use numbers::{Limits, Memory, RawTimes, Times, Titles};
+pub use portal::Portal;
 pub use sealing::Sealing;
 pub use token::{Keys, MIN_SECRET_BYTES, Pace, Published, Token};
 
@@ -200,6 +202,7 @@ mod tests {
         Database::read(&mut env, 8);
         Token::read(&mut env);
         Edge::read(&mut env);
+        Portal::read(&mut env);
         Limits::read(&mut env);
         Times::read(&mut env);
         Sealing::read(&mut env);
@@ -237,6 +240,8 @@ mod tests {
             ("ALLOWED_ORIGINS", "https://hunter2/"),
             ("ALLOWED_ORIGINS", "https://hunter2/chat"),
             ("TRUSTED_PROXIES", "hunter2"),
+            ("PORTAL_REST_URL", "hunter2"),
+            ("PORTAL_HOSTS", "https://portal.example, hunter2"),
             ("LIMIT_HEADER_MS", "60001"),
             ("LIMIT_UNSENT_BYTES", "65536"),
             ("LIMIT_UNSENT_BYTES", "200000"),
@@ -294,6 +299,7 @@ mod tests {
         Queue::read(&mut env);
         Token::read(&mut env);
         Edge::read(&mut env);
+        Portal::read(&mut env);
         Limits::read(&mut env);
         Times::read(&mut env);
         Model::read(&mut env);

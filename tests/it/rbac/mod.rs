@@ -61,6 +61,7 @@ THEN stop                                     | u uu uu uu | u uu uu uu | y yn n
 THEN read                                     | u uu uu uu | u uu uu uu | y yn nn nn | y nn nn nn | y ne nn nn | y nn yn nn | y nn ne nn | y ee ee nn | n nn nn nn
 THEN of no known type                         | u uu uu uu | u uu uu uu | e en nn nn | e nn nn nn | e ne nn nn | e nn en nn | e nn ne nn | e ee ee nn | n nn nn nn
 SSE events                                    | u uu uu uu | u uu uu uu | y yn nn nn | y nn nn nn | y ny nn nn | y nn yn nn | y nn ny nn | y yy yy nn | n nn nn nn
+PAGE files                                    | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy
 ";
 
 /// A frame of a type that there is not.
@@ -89,7 +90,7 @@ fn everything() -> BTreeSet<String> {
         ROUTES.iter().flat_map(|route| route.methods.iter().map(move |method| format!("{method} {}", route.path)));
     let frames = CLIENT_FRAMES.iter().map(|frame| frame.name).chain([UNKNOWN]);
     let frames = frames.flat_map(|frame| [format!("FIRST {frame}"), format!("THEN {frame}")]);
-    routes.chain(frames).chain(["SSE events".to_owned()]).collect()
+    routes.chain(frames).chain(["SSE events".to_owned(), "PAGE files".to_owned()]).collect()
 }
 
 #[test]
@@ -154,6 +155,7 @@ async fn hold_to_the_table(cast: Cast) {
                 let (got, said) = match how {
                     "FIRST" | "THEN" => on_a_socket(&cast, *caller, *target, how == "FIRST", path).await,
                     "SSE" => on_a_stream(&cast, *caller, *target).await,
+                    "PAGE" => of_the_page(&cast, *caller).await,
                     method => {
                         let answer = cast.ask(*caller, method, path, *target).await;
                         (letter(&answer), apart_from_the_request(&answer))
@@ -240,6 +242,18 @@ async fn on_a_stream(cast: &Cast, caller: Caller, target: Target) -> (char, Stri
         Opened::Stream(mut events) => ('y', format!("{:?}", events.expect("ready").await.unwrap())),
         Opened::Refused(answer) => (letter(&answer), apart_from_the_request(&answer)),
     }
+}
+
+/// Reads every file of the chat page: they say nothing of anybody. The worst letter, and where it was.
+async fn of_the_page(cast: &Cast, caller: Caller) -> (char, String) {
+    for path in hub::portal::paths() {
+        let url = format!("{}{path}", cast.app.product.rest());
+        let answer = cast.rest(caller).with(|http, _| http.get(url)).await.unwrap();
+        if letter(&answer) != 'y' {
+            return (letter(&answer), format!("{path}: {}", apart_from_the_request(&answer)));
+        }
+    }
+    ('y', "all files".to_owned())
 }
 
 #[tokio::test]

@@ -82,6 +82,7 @@ async fn main() -> Result<()> {
         token: mint.settings(),
         allowed_origins: Vec::new(),
         trusted_proxies: 0,
+        portal: config::Portal::default(),
         limits: app::lifted(),
         times: Times::default(),
         memory: Memory::default(),

@@ -190,6 +190,7 @@ async fn main() -> Result<()> {
                 token: mint.settings(),
                 allowed_origins: Vec::new(),
                 trusted_proxies: 0,
+                portal: config::Portal::default(),
                 limits: app::lifted(),
                 times,
                 notices: config::Notices::default(),

@@ -153,6 +153,7 @@ async fn run(start: &Start) -> Result<()> {
         token: mint.settings(),
         allowed_origins: vec![format!("http://{}", listener.local_addr()?)],
         trusted_proxies: 0,
+        portal: config::Portal::default(),
         limits: if start.limits { Limits::default() } else { app::lifted() },
         times: Times::default(),
         memory: Memory::default(),
