@@ -99,7 +99,15 @@ export class Page {
     addEventListener("hashchange", () => this.#route());
     addEventListener("keydown", (event) => this.#key(event));
     await this.sidebar.refresh();
+    // A host that is loaded again opens us at our front door.
+    const before = this.chat.keep && sessionStorage.getItem(this.#place());
+    if (before && !location.hash) history.replaceState(null, "", `#${before}`);
     this.#route();
+  }
+
+  /** Where this tab keeps what was open. */
+  #place() {
+    return `konstruct-chat:open:${this.user}`;
   }
 
   #mayAnswer() {
@@ -145,6 +153,7 @@ export class Page {
     this.#thread?.hide();
     this.#thread = undefined;
     this.current = undefined;
+    if (this.chat.keep) sessionStorage.removeItem(this.#place());
     if (location.hash) history.pushState(null, "", location.pathname + location.search);
     this.#welcome();
     this.sidebar?.render();
@@ -156,6 +165,7 @@ export class Page {
     this.#thread?.hide();
     const talk = this.#talk(conversation);
     this.current = conversation.id;
+    if (this.chat.keep) sessionStorage.setItem(this.#place(), conversation.id);
     this.#thread = new Thread(this, conversation, talk);
     this.main?.replaceChildren(this.#thread.element);
     this.element.dataset.pane = "chat";

@@ -43,7 +43,7 @@ export class Thread {
     this.talk = talk;
     this.agent = conversation.agent_name;
 
-    this.heading = h("h2", {});
+    this.heading = h("h1", {});
     this.subheading = h("p", {});
     this.menu = h("div", { class: "menu", popover: "auto", id: "menu" });
     this.options = button({ label: t("options"), icon: "more", popovertarget: "menu", dataset: { does: "options" } });
@@ -146,8 +146,9 @@ export class Thread {
       conversation.status = talk.status;
       if (talk.status === "agent") delete conversation.escalation;
     }
-    this.heading.textContent = conversation.title ?? this.agent;
-    this.subheading.textContent = conversation.title ? this.agent : "";
+    const about = talk.own ? conversation.title : this.#person();
+    this.heading.textContent = about ?? this.agent;
+    this.subheading.textContent = about ? this.agent : "";
     this.#banner();
     this.#holdPlace(() => {
       this.#messages();
@@ -222,10 +223,10 @@ export class Thread {
     const at = h("time", { datetime: entry.createdAt, title: moment(entry.createdAt) }, time(entry.createdAt));
     if (entry.state === "streaming") return [];
     if (!mine) {
-      const name = agent ? "" : h("span", { class: "who" }, t(entry.role === "user" ? "somebody" : "person"));
-      if (!agent || !entry.id) return [name, at];
+      const who = h("span", { class: "who" }, this.#name(entry));
+      if (!agent || !entry.id) return [who, at];
       const copy = button({ class: "small", label: t("copy"), icon: "copy", onclick: () => copyText(entry.text, copy) });
-      return [at, copy, ...(this.talk.own ? [this.#thumb(entry, "up"), this.#thumb(entry, "down")] : [])];
+      return this.talk.own ? [at, copy, this.#thumb(entry, "up"), this.#thumb(entry, "down")] : [who, at, copy];
     }
     const bad = entry.state === "failed" || entry.state === "refused";
     const waiting = entry.state === "sending" && this.talk.connection.state !== "online";
@@ -234,14 +235,14 @@ export class Thread {
       "span",
       { class: "state", title: words },
       icon(bad ? "alert" : entry.state === "sending" ? "clock" : "sent"),
-      h("span", { class: bad || waiting || entry.state === "stopped" ? "" : "unseen" }, words),
+      h("span", { class: waiting || entry.state === "stopped" ? "" : "unseen" }, words),
+      bad && h("span", {}, fault(entry.error?.code, this.agent)),
     );
-    const name = entry.role === "user" && entry.authorId && entry.authorId !== this.page.user ? h("span", { class: "who" }, t("person")) : "";
-    if (!bad) return [name, at, state];
-    const why = h("p", { class: "why" }, fault(entry.error?.code, this.agent));
+    const other = entry.authorId && entry.authorId !== this.page.user;
+    if (!bad) return [other ? h("span", { class: "who" }, t("person")) : "", at, state];
     const again = h("button", { type: "button", class: "link", dataset: { does: "again" }, onclick: () => this.#again(entry) }, t("again"));
     const dismiss = h("button", { type: "button", class: "link", onclick: () => this.talk.dismiss(entry) }, t("dismiss"));
-    return [at, state, why, ...(this.#mayWrite() ? [again] : []), ...(entry.state === "refused" ? [dismiss] : [])];
+    return [at, state, ...(this.#mayWrite() ? [again] : []), ...(entry.state === "refused" ? [dismiss] : [])];
   }
 
   /** @param {Entry} entry @param {"up" | "down"} rating */
@@ -260,6 +261,12 @@ export class Thread {
   #mine(entry) {
     if (this.talk.own) return entry.role === "user";
     return entry.authorId === this.page.user;
+  }
+
+  /** Who said it, if that was somebody else. @param {Entry} entry */
+  #name(entry) {
+    if (entry.authorId) return t("person");
+    return entry.role === "user" ? this.#person() : this.agent;
   }
 
   /** Changes what is shown and keeps what somebody looks at where it is. @param {() => void} change */
@@ -309,8 +316,7 @@ export class Thread {
       this.#below = true;
       this.toBottom.classList.add("news");
     }
-    const name = entry.role === "user" ? t("somebody") : entry.authorId ? t("person") : this.agent;
-    announce(t("said", { name, text: entry.text.slice(0, 1_000) }));
+    announce(t("said", { name: this.#name(entry), text: entry.text.slice(0, 1_000) }));
     const preview = entry.text.slice(0, 100);
     this.page.sidebar?.know(this.conversation.id, { last_message_preview: preview, updated_at: entry.createdAt });
   }
