@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -49,12 +49,15 @@ pub struct Dispatcher {
 struct Outlet {
     queue: Arc<dyn Queue>,
     unsent: AtomicUsize,
+    sent: AtomicU64,
+    left: AtomicU64,
 }
 
 impl Outlet {
     async fn send(&self, hints: &[Job]) -> Result<()> {
         self.queue.send(hints).await?;
         self.unsent.store(0, Ordering::Relaxed);
+        self.sent.fetch_add(hints.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -62,6 +65,8 @@ impl Outlet {
 /// What came of a sweep.
 #[derive(Debug, Default)]
 pub struct Swept {
+    /// How many hints were given.
+    pub hinted: usize,
     /// The turns that were ended, for somebody to tell.
     pub ended: Vec<Ended>,
     /// There is more to find, and a queue that takes it: sweep again at once.
@@ -72,7 +77,8 @@ impl Dispatcher {
     /// Starts it; it ends after `stop`, once what waits then was tried.
     pub fn start(queue: Arc<dyn Queue>, stop: CancellationToken) -> (Self, JoinHandle<()>) {
         let (waiting, ready) = mpsc::channel(WAITING);
-        let outlet = Arc::new(Outlet { queue, unsent: AtomicUsize::new(0) });
+        let outlet =
+            Arc::new(Outlet { queue, unsent: AtomicUsize::new(0), sent: AtomicU64::new(0), left: AtomicU64::new(0) });
         let task = tokio::spawn(send(Arc::clone(&outlet), Draining::new(ready, stop.clone()), stop));
         (Self { waiting, outlet }, task)
     }
@@ -81,6 +87,7 @@ impl Dispatcher {
     pub fn hint(&self, job: Job) {
         self.outlet.unsent.fetch_add(1, Ordering::Relaxed);
         if self.waiting.try_send(job).is_err() {
+            self.outlet.left.fetch_add(1, Ordering::Relaxed);
             debug!("too many hints wait, or we are leaving; the sweep will find this turn");
         }
     }
@@ -89,6 +96,18 @@ impl Dispatcher {
     #[must_use]
     pub fn unsent(&self) -> usize {
         self.outlet.unsent.load(Ordering::Relaxed)
+    }
+
+    /// How many hints the queue took so far, here or from a sweep.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.outlet.sent.load(Ordering::Relaxed)
+    }
+
+    /// How many hints were left to the sweep so far, since too many waited.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.outlet.left.load(Ordering::Relaxed)
     }
 
     /// Looks once for turns left lying, sends a hint for each that can still run, and ends the others.
@@ -121,7 +140,7 @@ impl Dispatcher {
         // Those behind the turns that were ended; they have waited for no hint of their own yet.
         self.send_parts(&nexts).await;
         self.send_parts(&found.notices).await;
-        Ok(Swept { ended, more: full && taken == found.waiting.len() })
+        Ok(Swept { hinted: taken, ended, more: full && taken == found.waiting.len() })
     }
 
     /// Sends hints until the queue refuses some; returns how many it had taken by then.

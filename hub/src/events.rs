@@ -27,7 +27,10 @@ use chat_core::{
 };
 use futures::stream::poll_fn;
 use serde_json::json;
-use tokio::sync::mpsc::{self, error::SendError};
+use tokio::{
+    sync::mpsc::{self, error::SendError},
+    time::Instant,
+};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::{
@@ -68,18 +71,21 @@ async fn connect(
     Extension(mut guest): Extension<Guest>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
+    let begun = Instant::now();
     let place = hub.welcome(&headers, &mut guest)?;
     let admitted = tokio::select! {
-        admitted = Box::pin(admit(&hub, &conversation, &headers)) => admitted?,
-        () = hub.0.leaving.cancelled() => return Err(Refusal::leaving()),
+        admitted = Box::pin(admit(&hub, &conversation, &headers)) => admitted.map_err(Refusal::from),
+        () = hub.0.leaving.cancelled() => Err(Refusal::leaving()),
     };
+    let admitted = admitted.inspect_err(|refusal| hub.0.metrics.refused(refusal.close()))?;
     // From here on this connection is a stream, and its address no stranger's.
     let kept = Arc::new(Kept::new(place, hub.0.sockets.token()));
     let line = guest.line.upgrade().ok_or_else(|| Error::internal("a request without its connection"))?;
     line.carries(Arc::clone(&kept));
     let (reader, mut events) = Reader::new(guest.line);
     tokio::spawn(async move {
-        session::tell(&hub, admitted, Peer::Reader(reader)).await;
+        let peer = Peer::reader(reader, &hub.0.metrics);
+        session::tell(&hub, admitted, peer, begun).await;
         drop(kept);
     });
     let events = poll_fn(move |cx| events.poll_recv(cx).map(|event| event.map(Ok::<_, Infallible>)));

@@ -84,6 +84,18 @@ impl Held {
         Hold { conversations: Arc::clone(&self.conversations), conversation: seat.conversation, heard, unended: 0 }
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        lock(&self.conversations).len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Those to look at, by tenant.
     fn due(&self, all: bool) -> HashMap<TenantId, Vec<(ConversationId, Arc<Heard>)>> {
         let mut due: HashMap<_, Vec<_>> = HashMap::new();

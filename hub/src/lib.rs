@@ -15,6 +15,7 @@ pub mod handshake;
 pub mod held;
 mod leaving;
 mod line;
+mod metrics;
 mod peer;
 pub mod portal;
 mod refusal;
@@ -65,6 +66,7 @@ use tracing::{info, warn};
 use address::Addresses;
 use fanout::Event;
 use held::Held;
+use metrics::Metrics;
 use refusal::Refusal;
 use registry::{Place, Registry};
 use server::Guest;
@@ -94,6 +96,8 @@ pub struct Parts {
     pub edge: config::Edge,
     /// What the chat page is told.
     pub portal: config::Portal,
+    /// Who may read the figures.
+    pub metrics: config::Metrics,
     /// What a peer can grow.
     pub limits: Limits,
     /// The times of a turn's life.
@@ -121,6 +125,7 @@ struct Inner {
     /// Those of all hubs, by user and tenant.
     counted: Sockets,
     held: Held,
+    metrics: Arc<Metrics>,
     /// Looks at the store after a gap, of all sockets together: they leave most of the pool to messages.
     repairs: Semaphore,
     /// Says that this hub is going away.
@@ -151,14 +156,15 @@ impl Hub {
         let token = config::Token::read(&mut env);
         let edge = config::Edge::read(&mut env);
         let portal = config::Portal::read(&mut env);
+        let metrics = config::Metrics::read(&mut env);
         let limits = Limits::read(&mut env);
         let times = Times::read(&mut env);
-        let (database, redis, queue, token, edge, portal, limits, times) =
-            env.finish((database, redis, queue, token, edge, portal, limits, times))?;
+        let (database, redis, queue, token, edge, portal, metrics, limits, times) =
+            env.finish((database, redis, queue, token, edge, portal, metrics, limits, times))?;
         let store = Store::connect(&database).await?;
         let queue = Arc::new(Sqs::connect(&queue).await);
         let publisher = Publisher::new(&redis)?;
-        Ok(Self::start(Parts { store, queue, publisher, redis, token, edge, portal, limits, times })?)
+        Ok(Self::start(Parts { store, queue, publisher, redis, token, edge, portal, metrics, limits, times })?)
     }
 
     /// Starts what runs beside the sockets: the two pipes' background senders, the subscriber, the sweep.
@@ -166,12 +172,13 @@ impl Hub {
     /// # Errors
     /// [`Kind::Internal`](chat_core::Kind::Internal) if the Redis URL is malformed.
     pub fn start(parts: Parts) -> Result<Self> {
-        let Parts { store, queue, publisher, redis, token, edge, portal, limits, times } = parts;
+        let Parts { store, queue, publisher, redis, token, edge, portal, metrics, limits, times } = parts;
         let pipes_stop = CancellationToken::new();
         let (outbox, publishing) = publisher.clone().into_background(pipes_stop.clone());
         let (dispatcher, dispatching) = Dispatcher::start(queue, pipes_stop.clone());
         let (counted, counting) = Sockets::start(&publisher, &limits, pipes_stop.clone());
         let (subscriber, _) = Subscriber::start(&redis, fanout::decode)?;
+        let metrics = Arc::new(Metrics::new(&store, metrics.token));
         let hub = Self(Arc::new(Inner {
             store,
             buckets: Buckets::new(&publisher, &limits),
@@ -187,6 +194,7 @@ impl Hub {
             registry: Registry::new(&limits),
             counted,
             held: Held::default(),
+            metrics,
             limits,
             repairs: Semaphore::new(REPAIRS),
             leaving: CancellationToken::new(),
@@ -197,6 +205,7 @@ impl Hub {
         tokio::spawn(hub.clone().sweep());
         tokio::spawn(hub.clone().look_after(times.look, times.look_all));
         tokio::spawn(hub.clone().retain());
+        tokio::spawn(hub.clone().look_at_turns());
         Ok(hub)
     }
 
@@ -254,6 +263,7 @@ impl Hub {
             }
             match self.0.dispatcher.sweep(&self.0.store, &self.0.pace).await {
                 Ok(swept) => {
+                    self.0.metrics.swept(swept.hinted, swept.ended.len());
                     swept.ended.iter().for_each(|ended| self.tell(ended));
                     if swept.more {
                         tick.reset_immediately();
@@ -273,15 +283,17 @@ impl Hub {
     }
 }
 
-/// The hub's routes: the socket, its twin, the chat page, and the two probes. Nothing here signs anybody in.
+/// The hub's routes: the socket, its twin, the chat page, the figures, and the two probes. Nothing here signs anybody in.
 pub fn router(hub: Hub) -> Router {
     let events = events::route(&hub.0.edge.allowed_origins);
+    let metrics = metrics::route(&hub);
     Router::new()
         .route("/chat/ws/{conversation_id}", get(connect))
         .route("/chat/sse/{conversation_id}", events)
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .merge(portal::routes(&hub.0.portal))
+        .merge(metrics)
         .layer(middleware::map_response(one_answer))
         .with_state(hub)
 }
@@ -310,6 +322,8 @@ async fn connect(
     let tracked = hub.0.sockets.token();
     // What comes before the token is read by the gate's measure; and what comes with this request was read already.
     guest.gate.narrow(handshake::FIRST_FRAME_BYTES + READ_BUFFER);
+    // Only until it is known who they are: it is no part of the task that a socket has for its whole life.
+    let guest = Box::new(guest);
     let upgrade = upgrade
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(0)
@@ -326,6 +340,10 @@ async fn connect(
 impl Hub {
     /// Gives a place to a request for a socket or a stream, before anybody knows who asks.
     fn welcome(&self, headers: &HeaderMap, guest: &mut Guest) -> Result<Place, Refusal> {
+        self.place(headers, guest).inspect_err(|refusal| self.0.metrics.refused(refusal.close()))
+    }
+
+    fn place(&self, headers: &HeaderMap, guest: &mut Guest) -> Result<Place, Refusal> {
         if !self.allows(headers) {
             return Err(Refusal::foreign());
         }

@@ -1,7 +1,7 @@
 //! Who is at the other end of a session: a socket, or somebody who reads a stream of events. What is told goes to either
 //! alike and in the same order, each piece within a time.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Error,
@@ -10,7 +10,7 @@ use axum::{
 use chat_core::event::ServerFrame;
 use tokio::time::{error::Elapsed, timeout};
 
-use crate::{close::Close, events::Reader, fanout::Event};
+use crate::{close::Close, events::Reader, fanout::Event, metrics::Metrics};
 
 /// Longest wait for a peer to take a frame. A slower reader is cut and catches up when it comes back.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -18,9 +18,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest wait for a peer to take the end, and to answer it.
 pub(crate) const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Who is there.
+/// Who is there, and where it is counted what they are told.
+pub(crate) struct Peer {
+    end: End,
+    metrics: Arc<Metrics>,
+}
+
 #[expect(clippy::large_enum_variant, reason = "nearly all are sockets, and one more allocation for each costs more")]
-pub(crate) enum Peer {
+enum End {
     /// A WebSocket.
     Socket(WebSocket),
     /// The reader of an event stream, who says nothing on it.
@@ -28,11 +33,21 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
+    /// Whoever has this socket.
+    pub(crate) fn socket(socket: WebSocket, metrics: &Arc<Metrics>) -> Self {
+        Self { end: End::Socket(socket), metrics: Arc::clone(metrics) }
+    }
+
+    /// Whoever reads this stream.
+    pub(crate) fn reader(reader: Reader, metrics: &Arc<Metrics>) -> Self {
+        Self { end: End::Reader(reader), metrics: Arc::clone(metrics) }
+    }
+
     /// What the peer says next; `None` once it has gone. Loses nothing when cancelled.
     pub(crate) async fn recv(&mut self) -> Option<Result<Message, Error>> {
-        match self {
-            Self::Socket(socket) => socket.recv().await,
-            Self::Reader(reader) => {
+        match &mut self.end {
+            End::Socket(socket) => socket.recv().await,
+            End::Reader(reader) => {
                 reader.gone().await;
                 None
             }
@@ -41,7 +56,7 @@ impl Peer {
 
     /// Says from where on what follows is told: a reader's events carry it.
     pub(crate) fn begins(&mut self, epoch: i32, last_seq: i64) {
-        if let Self::Reader(reader) = self {
+        if let End::Reader(reader) = &mut self.end {
             reader.begins(epoch, last_seq);
         }
     }
@@ -57,30 +72,32 @@ impl Peer {
     }
 
     async fn text(&mut self, frame: &ServerFrame, text: Utf8Bytes) -> Result<(), Close> {
-        match self {
-            Self::Socket(socket) => send(socket, Message::Text(text)).await,
-            Self::Reader(reader) => outcome(timeout(PATIENCE, reader.write(frame, &text)).await),
+        self.metrics.told(frame);
+        match &mut self.end {
+            End::Socket(socket) => send(socket, Message::Text(text)).await,
+            End::Reader(reader) => outcome(timeout(PATIENCE, reader.write(frame, &text)).await),
         }
     }
 
     /// Writes what keeps a proxy from closing a silent connection, and shows one that has gone.
     pub(crate) async fn ping(&mut self) -> Result<(), Close> {
-        match self {
-            Self::Socket(socket) => send(socket, Message::Ping(Vec::new().into())).await,
-            Self::Reader(reader) => outcome(timeout(PATIENCE, reader.keep_alive()).await),
+        match &mut self.end {
+            End::Socket(socket) => send(socket, Message::Ping(Vec::new().into())).await,
+            End::Reader(reader) => outcome(timeout(PATIENCE, reader.keep_alive()).await),
         }
     }
 
     /// Whether a ping is answered. A reader's is acknowledged by its system alone, which our own looks after.
     pub(crate) fn answers(&self) -> bool {
-        matches!(self, Self::Socket(_))
+        matches!(self.end, End::Socket(_))
     }
 
     /// Says why this is the end, and lets go.
     pub(crate) async fn goodbye(mut self, close: Close) {
+        self.metrics.closed(close);
         let said = async {
-            match (&mut self, close.frame()) {
-                (Self::Socket(socket), frame) => {
+            match (&mut self.end, close.frame()) {
+                (End::Socket(socket), frame) => {
                     if let Some(frame) = frame {
                         socket.send(Message::Close(Some(frame))).await.ok()?;
                     }
@@ -88,8 +105,8 @@ impl Peer {
                     // sent theirs gets its answer by this.
                     while socket.recv().await?.is_ok() {}
                 }
-                (Self::Reader(reader), Some(frame)) => reader.close(&frame).await.ok()?,
-                (Self::Reader(_), None) => {}
+                (End::Reader(reader), Some(frame)) => reader.close(&frame).await.ok()?,
+                (End::Reader(_), None) => {}
             }
             None::<()>
         };

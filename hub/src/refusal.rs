@@ -34,6 +34,11 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
+    /// Why, in the words of a socket's end.
+    pub(crate) fn close(&self) -> Close {
+        self.close
+    }
+
     /// A page that may not connect.
     pub(crate) fn foreign() -> Self {
         let error = Error::new(Code::Forbidden, "This origin may not connect.");

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The places of this hub.
 pub struct Registry {
     places: Arc<Semaphore>,
+    all: usize,
 }
 
 /// A place for a socket; given back when dropped.
@@ -20,7 +21,13 @@ impl Registry {
     /// An empty one.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
-        Self { places: Arc::new(Semaphore::new(limits.hub_sockets)) }
+        Self { places: Arc::new(Semaphore::new(limits.hub_sockets)), all: limits.hub_sockets }
+    }
+
+    /// How many places are taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.all.saturating_sub(self.places.available_permits())
     }
 
     /// A place for one more socket, if there is one.

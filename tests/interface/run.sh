@@ -28,13 +28,15 @@ pip_tool interface schemathesis==4.32.5 openapi-spec-validator==0.9.0
 "$tools/interface/bin/openapi-spec-validator" docs/openapi.json
 
 if command -v npm > /dev/null; then
-  npm_tool node @asyncapi/parser@3.6.6 typescript@5.9.3
+  npm_tool node @asyncapi/parser@3.6.6 typescript@5.9.3 @grafana/grafana-foundation-sdk@0.0.21
   NODE_PATH="$tools/node/node_modules" node "$here/asyncapi.js" docs/asyncapi.json
   "$tools/node/node_modules/.bin/tsc" --strict --noEmit "$here/sample.ts"
   tests/interface/types.sh "$tools" | diff - hub/portal/client.d.ts
-  echo "docs/asyncapi.json, docs/konstruct-chat.d.ts, hub/portal/client.d.ts: OK"
+  cat "$here/dashboard.ts" docs/grafana-dashboard.json > "$tools/node/dashboard.ts"
+  "$tools/node/node_modules/.bin/tsc" --strict --noEmit --skipLibCheck --module nodenext --target es2022 "$tools/node/dashboard.ts"
+  echo "docs/asyncapi.json, docs/konstruct-chat.d.ts, hub/portal/client.d.ts, docs/grafana-dashboard.json: OK"
 else
-  echo "NOT CHECKED: docs/asyncapi.json, docs/konstruct-chat.d.ts and hub/portal, since node is not here"
+  echo "NOT CHECKED: docs/asyncapi.json, docs/konstruct-chat.d.ts, docs/grafana-dashboard.json and hub/portal, since node is not here"
 fi
 
 work="$(mktemp -d)"

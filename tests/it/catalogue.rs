@@ -82,7 +82,7 @@ chat_retention web_conversation_messages DELETE
 chat_retention web_conversation_messages SELECT conversation_id created_at id seq tenant_id
 chat_retention web_conversations SELECT agent_id expired_seq id oldest_at tenant_id title_seq user_id
 chat_retention web_conversations UPDATE expired_seq oldest_at summary summary_seq title title_seq
-chat_sweep turns SELECT attempt conversation_id deadline hinted_at hints id lease_until seq state tenant_id user_id waiting_since
+chat_sweep turns SELECT attempt conversation_id created_at deadline hinted_at hints id lease_until seq state tenant_id user_id waiting_since
 chat_sweep turns UPDATE hinted_at hints waiting_since
 chat_sweep web_conversations SELECT id tell_at tell_hinted_at tenant_id user_id
 chat_sweep web_conversations UPDATE tell_hinted_at

@@ -31,6 +31,7 @@ mod keys;
 mod lambda;
 mod memory;
 mod messages;
+mod metrics;
 mod model;
 mod model_keys;
 mod notices;

@@ -134,6 +134,7 @@ impl App {
             allowed_origins: vec!["https://portal.example".to_owned()],
             trusted_proxies: 0,
             portal: config::Portal::default(),
+            metrics: config::Metrics::default(),
             limits: lifted(),
             times: Times::default(),
             memory: Memory::default(),

@@ -51,6 +51,8 @@ pub struct Setting {
     pub trusted_proxies: usize,
     /// What the chat page is told.
     pub portal: config::Portal,
+    /// Who may read the hub's figures.
+    pub metrics: config::Metrics,
     /// What a peer can grow.
     pub limits: Limits,
     /// The times of a turn's life.
@@ -174,6 +176,7 @@ impl Product {
                 trusted_proxies: setting.trusted_proxies,
             },
             portal: setting.portal.clone(),
+            metrics: setting.metrics.clone(),
             limits: setting.limits,
             times: setting.times,
         })?;

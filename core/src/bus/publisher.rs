@@ -1,6 +1,12 @@
 //! The sending end.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use redis::{
     AsyncCommands, ProtocolVersion,
@@ -142,7 +148,7 @@ impl Publisher {
                 batch.clear();
             }
         });
-        (Outbox { waiting }, task)
+        (Outbox { waiting, dropped: Arc::default() }, task)
     }
 }
 
@@ -150,13 +156,21 @@ impl Publisher {
 #[derive(Clone)]
 pub struct Outbox {
     waiting: mpsc::Sender<(Topic, ServerFrame)>,
+    dropped: Arc<AtomicU64>,
 }
 
 impl Outbox {
     /// Publishes soon. Never waits: when too much waits already, the news is dropped.
     pub fn publish(&self, topic: Topic, frame: ServerFrame) {
         if self.waiting.try_send((topic, frame)).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
             debug!("too much news waits, or we are leaving; one dropped");
         }
+    }
+
+    /// How much was dropped so far.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 }

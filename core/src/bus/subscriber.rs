@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use redis::{
@@ -74,8 +74,15 @@ struct Shared<T> {
     decode: Decode<T>,
     next_listener: AtomicU64,
     connected: AtomicBool,
+    /// Publications that somebody here listened to.
+    heard: AtomicU64,
     /// Publications that were refused: forged, or of another version.
     dropped: AtomicU64,
+    /// Listeners whose mailbox was full.
+    let_go: AtomicU64,
+    born: Instant,
+    /// When Redis last answered on the connection, in milliseconds since then.
+    answered_ms: AtomicU64,
 }
 
 struct Listener<T> {
@@ -117,7 +124,11 @@ impl<T: Send + Sync + 'static> Subscriber<T> {
             decode,
             next_listener: AtomicU64::new(0),
             connected: AtomicBool::new(false),
+            heard: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            let_go: AtomicU64::new(0),
+            born: Instant::now(),
+            answered_ms: AtomicU64::new(0),
         });
         let owner = Owner { client, shared: Arc::clone(&shared), subscribed: HashSet::new(), unanswered: Vec::new() };
         let task = tokio::spawn(owner.run(looks));
@@ -128,6 +139,26 @@ impl<T: Send + Sync + 'static> Subscriber<T> {
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    /// How many publications were heard so far that somebody listens to, refused ones among them.
+    #[must_use]
+    pub fn heard(&self) -> u64 {
+        self.shared.heard.load(Ordering::Relaxed)
+    }
+
+    /// How many listeners were let go so far, since they were too slow.
+    #[must_use]
+    pub fn let_go(&self) -> u64 {
+        self.shared.let_go.load(Ordering::Relaxed)
+    }
+
+    /// How long ago Redis last answered a PING on the connection; since the start, if it never did. More than 8 s of it
+    /// mean that nothing is heard.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        let answered = Duration::from_millis(self.shared.answered_ms.load(Ordering::Relaxed));
+        self.shared.born.elapsed().saturating_sub(answered)
     }
 
     /// Listens to a topic. Once this returns, everything published from then on is in the mailbox, unless the connection
@@ -213,25 +244,42 @@ impl<T> Shared<T> {
         }
         let mut topics = self.lock();
         let Some(listeners) = topics.get_mut(topic) else { return };
+        self.heard.fetch_add(1, Ordering::Relaxed);
         let Some(event) = (self.decode)(topic, payload) else {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             warn!(topic, bytes = payload.len(), "a publication that cannot be read, or belongs elsewhere, was dropped");
             return;
         };
         let event = Arc::new(event);
-        listeners.retain(|listener| listener.mailbox.try_send(News::Event(Arc::clone(&event))).is_ok());
+        self.retain(listeners, &News::Event(event));
     }
 
     fn tell_gap(&self, topic: &str) {
         if let Some(listeners) = self.lock().get_mut(topic) {
-            listeners.retain(|listener| listener.mailbox.try_send(News::Gap).is_ok());
+            self.retain(listeners, &News::Gap);
         }
     }
 
     fn tell_everybody_of_a_gap(&self) {
         for listeners in self.lock().values_mut() {
-            listeners.retain(|listener| listener.mailbox.try_send(News::Gap).is_ok());
+            self.retain(listeners, &News::Gap);
         }
+    }
+
+    /// Tells those who listen, and lets go of whoever has no room for it.
+    fn retain(&self, listeners: &mut Vec<Listener<T>>, news: &News<T>) {
+        let before = listeners.len();
+        listeners.retain(|listener| listener.mailbox.try_send(news.clone()).is_ok());
+        let gone = before - listeners.len();
+        if gone > 0 {
+            self.let_go.fetch_add(gone as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Redis has answered.
+    fn answered(&self) {
+        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.answered_ms.store(now, Ordering::Relaxed);
     }
 }
 
@@ -312,7 +360,10 @@ impl<T: Send + Sync + 'static> Owner<T> {
         loop {
             tokio::select! {
                 _ = broken.recv() => return Err((redis::ErrorKind::Io, "disconnected").into()),
-                _ = ping.tick() => conn.ping::<()>().await?,
+                _ = ping.tick() => {
+                    conn.ping::<()>().await?;
+                    self.shared.answered();
+                }
                 ready = looks.recv_many(&mut batch, SUBSCRIBE_TOGETHER) => {
                     if ready == 0 {
                         return Ok(());

@@ -9,6 +9,7 @@ mod numbers;
 mod placeholder;
 mod portal;
 mod sealing;
+mod telemetry;
 mod token;
 
 use std::{fmt, str::FromStr};
@@ -19,6 +20,7 @@ pub use notices::Notices;
 pub use numbers::{Limits, Memory, RawTimes, Times, Titles};
 pub use portal::Portal;
 pub use sealing::Sealing;
+pub use telemetry::Metrics;
 pub use token::{Keys, MIN_SECRET_BYTES, Pace, Published, Token};
 
 pub use crate::secret::Secret;
@@ -207,6 +209,7 @@ mod tests {
         Times::read(&mut env);
         Sealing::read(&mut env);
         Notices::read(&mut env);
+        Metrics::read(&mut env);
         env.faults
     }
 
@@ -229,6 +232,7 @@ mod tests {
             ("LIMIT_PING_MS", "30001"),
             ("SECRETS_KEY", "hunter2"),
             ("SECRETS_KEY", "00"),
+            ("METRICS_TOKEN", "hunter2"),
             ("LIMIT_PING_MS", "30001"),
             ("NOTICE_ALLOW_PRIVATE", "hunter2"),
             ("NOTICE_REMIND_MS", "1"),
@@ -308,6 +312,7 @@ mod tests {
         Memory::read(&mut env);
         Titles::read(&mut env);
         Notices::read(&mut env);
+        Metrics::read(&mut env);
         for name in read.borrow().iter() {
             assert!(listed.contains(&name.as_str()), "{name} is not in .env.example");
         }

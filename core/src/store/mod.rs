@@ -41,7 +41,13 @@ pub mod sweep;
 mod tls;
 pub mod turns;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 use tokio_postgres::Row;
@@ -51,6 +57,7 @@ use crate::{
     config,
     error::{Error, Kind, Result},
     ids::{TenantId, UserId},
+    waits::Waits,
 };
 use script::Step;
 
@@ -64,6 +71,31 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    queue: Arc<Queue>,
+}
+
+/// Those who want a connection.
+#[derive(Debug, Default)]
+struct Queue {
+    /// How long each waited, also who got none.
+    waits: Arc<Waits>,
+    /// Who got none.
+    refused: AtomicU64,
+}
+
+/// How the pool stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// That there are.
+    pub open: usize,
+    /// Of these, that nobody has.
+    pub idle: usize,
+    /// That there may be.
+    pub most: usize,
+    /// Who waits for one.
+    pub waiting: usize,
+    /// How many got none in time, since the start.
+    pub refused: u64,
 }
 
 /// Whose rows exist in a transaction.
@@ -122,7 +154,7 @@ impl Store {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(Error::internal)?;
-        let store = Self { pool };
+        let store = Self { pool, queue: Arc::default() };
         store.refuse_a_role_that_could_bypass_policies().await.map_err(named)?;
         Ok(store)
     }
@@ -130,6 +162,25 @@ impl Store {
     /// Lets go of all connections; whoever still asks is told that we are not available.
     pub fn close(&self) {
         self.pool.close();
+    }
+
+    /// How the pool stands.
+    #[must_use]
+    pub fn connections(&self) -> Connections {
+        let status = self.pool.status();
+        Connections {
+            open: status.size,
+            idle: status.available,
+            most: status.max_size,
+            waiting: status.waiting,
+            refused: self.queue.refused.load(Ordering::Relaxed),
+        }
+    }
+
+    /// How long callers waited for a connection.
+    #[must_use]
+    pub fn waits(&self) -> Arc<Waits> {
+        Arc::clone(&self.queue.waits)
     }
 
     /// Answers if Postgres does.
@@ -163,7 +214,13 @@ impl Store {
     /// A connection. Only scripts run on it.
     #[expect(clippy::disallowed_methods, reason = "the one place that takes connections from the pool")]
     async fn conn(&self) -> Result<Object> {
-        self.pool.get().await.map_err(Error::unavailable)
+        let asked = Instant::now();
+        let conn = self.pool.get().await;
+        self.queue.waits.note(asked.elapsed());
+        conn.map_err(|error| {
+            self.queue.refused.fetch_add(1, Ordering::Relaxed);
+            Error::unavailable(error)
+        })
     }
 
     /// Runs a script in a scope; see [`script::run`].

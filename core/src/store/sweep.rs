@@ -133,7 +133,54 @@ const BURY: &str = "
             or waiting_since < clock_timestamp() - make_interval(secs => $4))))
     returning code";
 
+/// All tenants together, by state. The plan is the index of open turns; what is waiting by nobody's fault stands behind a
+/// turn that runs, so that a queued turn's age is what its user waits.
+const OPEN: &str = "
+    select t.state, count(*) as turns,
+      coalesce(extract(epoch from clock_timestamp() - min(t.created_at)), 0)::float8 as oldest,
+      count(*) filter (where t.lease_until < clock_timestamp()) as lapsed,
+      coalesce(greatest(extract(epoch from clock_timestamp() - min(t.lease_until)), 0), 0)::float8 as overdue
+    from turns t where t.state in ('queued', 'running')
+    group by t.state";
+
+/// How the turns stand that have not ended, of all tenants together.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Standing {
+    /// That nobody has taken in hand.
+    pub queued: i64,
+    /// How long the oldest of them has waited since it was accepted.
+    pub oldest_queued: Duration,
+    /// That somebody has taken in hand.
+    pub running: i64,
+    /// Of these, whose lease ran out.
+    pub lapsed: i64,
+    /// How long ago the first of those leases ran out.
+    pub overdue: Duration,
+}
+
 impl Store {
+    /// How the turns stand that have not ended: numbers and ages, of nobody in particular.
+    ///
+    /// # Errors
+    /// [`Code::Unavailable`] if Postgres did not answer.
+    pub async fn open_turns(&self) -> Result<Standing> {
+        let rows = self.run(Scope::Sweep, &[(OPEN, &[])]).await?;
+        let mut standing = Standing::default();
+        let seconds =
+            |row, name| Ok::<_, crate::Error>(Duration::try_from_secs_f64(column(row, name)?).unwrap_or_default());
+        for row in &rows[0] {
+            if column::<&str>(row, "state")? == "queued" {
+                standing.queued = column(row, "turns")?;
+                standing.oldest_queued = seconds(row, "oldest")?;
+            } else {
+                standing.running = column(row, "turns")?;
+                standing.lapsed = column(row, "lapsed")?;
+                standing.overdue = seconds(row, "overdue")?;
+            }
+        }
+        Ok(standing)
+    }
+
     /// Finds turns left lying and notices that are due, and notes that each gets a hint now.
     ///
     /// # Errors

@@ -39,6 +39,7 @@ use crate::{
     handshake::{self, Entered},
     held::Hold,
     leaving,
+    metrics::Heard,
     peer::Peer,
     refusal::{self, FULL_PATIENCE},
     registry::Place,
@@ -57,9 +58,9 @@ pub(crate) async fn serve(
     socket: WebSocket,
     conversation: Option<ConversationId>,
     _place: Place,
-    guest: Guest,
+    guest: Box<Guest>,
 ) {
-    let mut peer = Peer::Socket(socket);
+    let mut peer = Peer::socket(socket, &hub.0.metrics);
     let joined = tokio::select! {
         joined = Box::pin(join(&hub, &mut peer, conversation)) => joined,
         () = hub.0.leaving.cancelled() => Err(Close::Restart),
@@ -80,9 +81,9 @@ pub(crate) async fn serve(
 }
 
 /// Tells a reader who was let in, until the stream ends, and says goodbye.
-pub(crate) async fn tell(hub: &Hub, admitted: Admitted, mut peer: Peer) {
+pub(crate) async fn tell(hub: &Hub, admitted: Admitted, mut peer: Peer, begun: Instant) {
     let greeted = tokio::select! {
-        greeted = Box::pin(admitted.greet(&mut peer)) => greeted,
+        greeted = Box::pin(admitted.greet(&mut peer, begun)) => greeted,
         () = hub.0.leaving.cancelled() => Err(Close::Restart),
     };
     let close = match greeted {
@@ -108,7 +109,7 @@ struct Session {
     subscription: Subscription<Event>,
     hold: Hold,
     /// Turns whose end this socket has not seen.
-    open: Vec<TurnId>,
+    open: Vec<Open>,
     /// The reply that is being written, as far as this socket was told.
     streamed: Option<Streamed>,
     /// The newest `seq` written to this socket.
@@ -126,11 +127,30 @@ struct Session {
     leave: Option<Instant>,
 }
 
+/// A turn whose end a socket has not seen.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    turn: TurnId,
+    /// When its message came, if it came by this socket.
+    since: Option<Instant>,
+    /// This socket asked for it to be stopped.
+    stopping: bool,
+}
+
+/// Counted among those that are in from where it is made.
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.hub.0.metrics.sockets.dec();
+    }
+}
+
 /// Lets a socket in: authenticates, subscribes, sends what was missed, says `ready`.
 async fn join(hub: &Hub, peer: &mut Peer, conversation: Option<ConversationId>) -> Result<Session, Close> {
+    let begun = Instant::now();
     let auth = handshake::auth(hub, peer).await?;
+    hub.0.metrics.heard(Heard::Auth);
     match admit(hub, &auth, conversation).await {
-        Ok(admitted) => admitted.greet(peer).await,
+        Ok(admitted) => admitted.greet(peer, begun).await,
         Err(error) => {
             if error.kind() == Kind::Busy {
                 // A close frame has no room for a time.
@@ -175,6 +195,7 @@ pub(crate) async fn admit(hub: &Hub, auth: &Auth, conversation: Option<Conversat
     let first = Instant::now() + Duration::from_millis(rand::random_range(period_ms / 2..=period_ms));
     let mut ping = interval_at(first, Duration::from_millis(period_ms));
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    hub.0.metrics.sockets.inc();
     let mut session = Session {
         hub: hub.clone(),
         id: SocketId::new(),
@@ -198,14 +219,14 @@ pub(crate) async fn admit(hub: &Hub, auth: &Auth, conversation: Option<Conversat
         leave: None,
     };
     for (_, turn) in turns.iter().filter(|(_, turn)| !turn.state.ended()) {
-        session.begun(turn.id);
+        session.begun(turn.id, None);
     }
     Ok(Admitted { session, seen, turns })
 }
 
 impl Admitted {
     /// Tells what was missed, and that they are in.
-    async fn greet(self, peer: &mut Peer) -> Result<Session, Close> {
+    async fn greet(self, peer: &mut Peer, begun: Instant) -> Result<Session, Close> {
         let Self { mut session, seen, turns } = self;
         let seat = session.seat;
         let known = seen.filter(|(last_seq, epoch)| seat.knows(*last_seq, *epoch));
@@ -217,6 +238,7 @@ impl Admitted {
             peer.frame(&ServerFrame::Reset { epoch: seat.epoch }).await?;
         }
         session.ready(peer, known.is_some()).await?;
+        session.hub.0.metrics.joined(begun);
         session.running_so_far(peer, &turns).await?;
         Ok(session)
     }
@@ -339,4 +361,21 @@ fn expiry(identity: &Identity) -> Instant {
     // A token may hold for a century; the timer need not.
     let left = Duration::from_micros(u64::try_from(left).unwrap_or(0)).min(Duration::from_secs(30 * 24 * 3_600));
     Instant::now() + left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of what a function's future holds from its first poll to its last.
+    fn size_of_future<A, B, C, D, E, F>(_: fn(A, B, C, D, E) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Each socket is one such task for its whole life: a byte more here is a megabyte of a million.
+    #[test]
+    fn the_task_of_a_socket_stays_small() {
+        let bytes = size_of_future(serve);
+        assert!(bytes <= 3_096, "{bytes} bytes");
+    }
 }

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chat_core::{
+    Code,
     conversation::{Turn, TurnState},
     event::ServerFrame,
     ids::TurnId,
@@ -15,7 +16,7 @@ use chat_core::{
 };
 use tokio::time::Instant;
 
-use super::Session;
+use super::{Open, Session};
 use crate::{close::Close, fanout::Event, peer::Peer};
 
 /// Messages read at once when catching up.
@@ -75,25 +76,37 @@ impl Session {
                     self.seat.read_seq = self.seat.read_seq.max(message.seq);
                 }
                 match message.turn {
-                    Some(turn) if !turn.state.ended() => self.begun(turn.id),
+                    Some(turn) if !turn.state.ended() => self.begun(turn.id, None),
                     _ => {}
                 }
             }
-            ServerFrame::Response { turn_id: Some(turn), .. } => self.ended(*turn),
-            ServerFrame::Turn { turn_id, state, .. } if state.ended() => self.ended(*turn_id),
+            ServerFrame::Response { turn_id: Some(turn), .. } => self.ended(*turn, TurnState::Answered, None),
+            ServerFrame::Turn { turn_id, state, code, .. } if state.ended() => self.ended(*turn_id, *state, *code),
             _ => {}
         }
     }
 
-    pub(super) fn begun(&mut self, turn: TurnId) {
-        if !self.open.contains(&turn) {
-            self.open.push(turn);
+    /// A turn waits whose message came a while ago, if it came by this socket.
+    pub(super) fn begun(&mut self, turn: TurnId, since: Option<Instant>) {
+        if !self.waits_for(turn) {
+            self.open.push(Open { turn, since, stopping: false });
         }
         self.hold.waits_for(self.open.len());
     }
 
-    fn ended(&mut self, turn: TurnId) {
-        self.open.retain(|open| *open != turn);
+    /// Whether this socket has yet to see a turn's end.
+    pub(super) fn waits_for(&self, turn: TurnId) -> bool {
+        self.open.iter().any(|open| open.turn == turn)
+    }
+
+    /// A turn is over. One that was stopped is told by its reply first, where it has one: then only whoever asked for it
+    /// knows at this point.
+    fn ended(&mut self, turn: TurnId, state: TurnState, why: Option<Code>) {
+        let known = self.open.iter().position(|open| open.turn == turn).map(|place| self.open.remove(place));
+        if let Some(Open { since: Some(since), stopping, .. }) = known {
+            let state = if stopping && state == TurnState::Answered { TurnState::Stopped } else { state };
+            self.hub.0.metrics.ended(state, why, since);
+        }
         self.streamed = self.streamed.filter(|streamed| streamed.turn() != turn);
         self.hold.waits_for(self.open.len());
     }
@@ -120,7 +133,7 @@ impl Session {
     /// Tells how a turn ended, other than by its reply.
     async fn tell_end(&mut self, peer: &mut Peer, turn: &Turn) -> Result<(), Close> {
         let Turn { id, state, code } = *turn;
-        self.ended(id);
+        self.ended(id, state, code);
         match (state, code) {
             (TurnState::Failed, Some(code)) => {
                 for frame in End::Failed(code).frames(id) {
@@ -176,17 +189,19 @@ impl Session {
             }
         };
         self.hold.heard(until);
-        for id in waited_for {
+        for Open { turn: id, .. } in waited_for {
             // A reply that came on the way says it; but of one that was stopped, only this says so.
             match turns.iter().find(|(_, turn)| turn.id == id) {
                 Some((_, turn)) if !turn.state.ended() => {}
                 Some((_, turn)) if turn.state != TurnState::Answered => self.tell_end(peer, turn).await?,
-                Some(_) | None => self.ended(id),
+                // Its reply was told on the way; or its message was taken by a reset, and its turn stopped with it.
+                Some(_) => self.ended(id, TurnState::Answered, None),
+                None => self.ended(id, TurnState::Stopped, None),
             }
         }
         if self.epoch > epoch {
             // A message of ours may have been accepted behind the reset, before we heard of that.
-            turns.iter().filter(|(_, turn)| !turn.state.ended()).for_each(|(_, turn)| self.begun(turn.id));
+            turns.iter().filter(|(_, turn)| !turn.state.ended()).for_each(|(_, turn)| self.begun(turn.id, None));
         }
         self.hold.waits_for(self.open.len());
         Ok(turns)
@@ -194,7 +209,7 @@ impl Session {
 
     /// Tells the text so far of the turn that runs, if this socket waits for it.
     pub(super) async fn running_so_far(&mut self, peer: &mut Peer, turns: &[(i64, Turn)]) -> Result<(), Close> {
-        let running = turns.iter().find(|(_, turn)| turn.state == TurnState::Running && self.open.contains(&turn.id));
+        let running = turns.iter().find(|(_, turn)| turn.state == TurnState::Running && self.waits_for(turn.id));
         match running {
             Some((_, turn)) => self.so_far(peer, turn.id, 0).await,
             None => Ok(()),

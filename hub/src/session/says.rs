@@ -1,6 +1,6 @@
 //! What a client says on its socket: messages, stops, fresh tokens.
 
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::extract::ws::Message as Frame;
 use chat_core::{
@@ -23,7 +23,13 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, error};
 
 use super::{Session, expiry};
-use crate::{close::Close, handshake, peer::Peer, refusal};
+use crate::{
+    close::Close,
+    handshake,
+    metrics::{Heard, Stage},
+    peer::Peer,
+    refusal,
+};
 
 /// Frames in a row that may be unreadable.
 const BAD_FRAMES: u32 = 10;
@@ -38,7 +44,8 @@ impl Session {
     /// A frame of the client.
     pub(super) async fn hear(&mut self, peer: &mut Peer, frame: Frame) -> Result<(), Close> {
         self.silent_pings = 0;
-        if let Err(wait) = self.frames.take(Instant::now()) {
+        let begun = Instant::now();
+        if let Err(wait) = self.frames.take(begun) {
             // Whoever goes on at this rate is not listening; a close frame has no room for a time.
             peer.frame(&refusal::retry(&too_fast(), None, wait)).await?;
             return Err(Close::OverLimit);
@@ -46,16 +53,31 @@ impl Session {
         let text = match frame {
             Frame::Text(text) => text,
             Frame::Binary(_) => return Err(Close::Binary),
-            Frame::Ping(_) | Frame::Pong(_) => return Ok(()),
+            Frame::Ping(_) | Frame::Pong(_) => {
+                self.hub.0.metrics.heard(Heard::Control);
+                return Ok(());
+            }
             Frame::Close(_) => return Err(Close::Gone),
         };
         let frame = match ClientFrame::parse(&text) {
             Ok(frame) => frame,
-            Err(error) => return self.unreadable(peer, &error).await,
+            Err(error) => {
+                self.hub.0.metrics.heard(Heard::Unreadable);
+                return self.unreadable(peer, &error).await;
+            }
         };
+        self.hub.0.metrics.heard(match frame {
+            ClientFrame::Auth(_) => Heard::Auth,
+            ClientFrame::Message(_) => Heard::Message,
+            ClientFrame::Stop(_) => Heard::Stop,
+            ClientFrame::Read(_) => Heard::Read,
+            ClientFrame::Unknown => Heard::Unknown,
+        });
         self.bad_frames = 0;
         match frame {
-            ClientFrame::Message(Said { text, client_message_id }) => self.message(peer, text, client_message_id).await,
+            ClientFrame::Message(Said { text, client_message_id }) => {
+                self.message(peer, text, client_message_id, begun).await
+            }
             ClientFrame::Stop(event::Stop { turn_id }) => self.stop(peer, turn_id).await,
             ClientFrame::Read(event::Read { seq }) => self.mark(peer, seq).await,
             ClientFrame::Auth(auth) => self.refresh(peer, &auth).await,
@@ -81,6 +103,7 @@ impl Session {
         peer: &mut Peer,
         text: String,
         client_message_id: Option<ClientMessageId>,
+        begun: Instant,
     ) -> Result<(), Close> {
         let limits = self.hub.0.limits;
         let text = match self.acceptable(text) {
@@ -95,7 +118,15 @@ impl Session {
         let in_stead = self.in_stead();
         let conversation = self.seat.conversation;
         let typing = |via| ServerFrame::Typing { conversation_id: conversation, origin: Origin::Agent, via };
-        let typed = async { if in_stead { Ok(()) } else { peer.frame(&typing(None)).await } };
+        let metrics = Arc::clone(&self.hub.0.metrics);
+        let typed = async {
+            if in_stead {
+                return Ok(());
+            }
+            let written = peer.frame(&typing(None)).await;
+            metrics.reached(Stage::Typing, begun);
+            written
+        };
         if let Err(wait) = self.leave_while(typed).await? {
             return peer.frame(&refusal::retry(&too_fast(), client_message_id, wait)).await;
         }
@@ -116,6 +147,7 @@ impl Session {
                 }
             },
         };
+        metrics.reached(Stage::Stored, begun);
         self.sit(peer, seat).await?;
         let turn_id = TurnId::from(accepted.id);
         let answer = ServerFrame::Accepted {
@@ -143,6 +175,7 @@ impl Session {
             self.seat.read_seq = self.seat.read_seq.max(accepted.seq);
         }
         peer.frame(&answer).await?;
+        metrics.reached(Stage::Accepted, begun);
         if self.epoch > epoch {
             // A reset was told on the way, and may have taken this message along: whoever reads again now knows.
             peer.frame(&ServerFrame::Reset { epoch: self.epoch }).await?;
@@ -154,12 +187,12 @@ impl Session {
                 peer.frame(&ServerFrame::Turn { turn_id, state, code: None, message_id: None }).await
             }
             None => {
-                self.begun(turn_id);
+                self.begun(turn_id, Some(begun));
                 Ok(())
             }
             Some(Earlier { turn: Turn { id, state, code }, reply }) => {
                 if !state.ended() {
-                    self.begun(id);
+                    self.begun(id, None);
                 }
                 peer.frame(&ServerFrame::Turn { turn_id: id, state, code, message_id: reply }).await
             }
@@ -212,6 +245,7 @@ impl Session {
         let stopped = self.hub.0.store.stop(&self.identity, self.seat.conversation, turn_id).await;
         match stopped.map(|(_, stopped)| stopped) {
             Ok(Stop::Asked) => {
+                self.open.iter_mut().filter(|open| open.turn == turn_id).for_each(|open| open.stopping = true);
                 // The row says it; this only makes its worker look there sooner.
                 let hint = webchat_stop_key(self.seat.tenant(), turn_id);
                 let left = timeout(STOP_HINT_PATIENCE, self.hub.0.publisher.leave_hint(&hint)).await;

@@ -7,7 +7,12 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::Session;
-use crate::{close::Close, fanout::Event, peer::Peer};
+use crate::{
+    close::Close,
+    fanout::Event,
+    metrics::{Passed, Stage},
+    peer::Peer,
+};
 
 /// Longest wait for Redis to bring the text so far.
 const PARTIAL_PATIENCE: Duration = Duration::from_secs(1);
@@ -58,17 +63,35 @@ impl Session {
     /// nothing to it.
     pub(super) async fn delta(&mut self, peer: &mut Peer, event: &Arc<Event>) -> Result<(), Close> {
         let ServerFrame::Delta { turn_id: turn, attempt, offset, .. } = event.frame else { return Ok(()) };
-        if !self.open.contains(&turn) {
+        if !self.waits_for(turn) {
+            self.hub.0.metrics.passed(Passed::Unwanted);
             return Ok(());
         }
         let told = self.streamed.filter(|told| told.turn == turn);
         match Streamed::verdict(told, attempt, offset) {
-            Verdict::Known => Ok(()),
-            Verdict::Missing => Box::pin(self.so_far(peer, turn, attempt)).await,
+            Verdict::Known => {
+                self.hub.0.metrics.passed(Passed::Known);
+                Ok(())
+            }
+            Verdict::Missing => {
+                self.hub.0.metrics.passed(Passed::Gap);
+                Box::pin(self.so_far(peer, turn, attempt)).await
+            }
             Verdict::Write => {
+                self.first_words(told, turn);
                 self.streamed = Some(Streamed { turn, attempt, until: Some(offset + event.chars) });
                 peer.news(event).await
             }
+        }
+    }
+
+    /// Notes when the first words of a reply came, to whose message came by this socket.
+    fn first_words(&self, told: Option<Streamed>, turn: TurnId) {
+        let since = || self.open.iter().find(|open| open.turn == turn).and_then(|open| open.since);
+        if told.is_none()
+            && let Some(since) = since()
+        {
+            self.hub.0.metrics.reached(Stage::FirstDelta, since);
         }
     }
 

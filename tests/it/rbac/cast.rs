@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chat_core::{
     caller::Role,
+    config::{self, Secret},
     ids::{AgentId, ClientMessageId, ConversationId, MessageId, TenantId, TurnId, UserId},
 };
 use harness::{
@@ -128,7 +129,8 @@ pub(super) struct Cast {
 impl Cast {
     /// Starts a product and fills it.
     pub(super) async fn assemble() -> Self {
-        let mut app = App::start().await.unwrap();
+        let figures = config::Metrics { token: Some(Secret::from("d8Kq-mX2w_Pz7Rt4Vn9Bc3Jh".to_owned())) };
+        let mut app = App::with(|setting| setting.metrics = figures).await.unwrap();
         let owner = app.owner().await.unwrap();
         let (acme, globex) = (app.user("ben@acme").tenant.unwrap(), app.user("ben@globex").tenant.unwrap());
         for (handle, tenant) in [("cleo@acme", acme), ("eva@acme", acme), ("eva@globex", globex), ("gus", acme)] {

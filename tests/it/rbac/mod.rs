@@ -61,6 +61,7 @@ THEN stop                                     | u uu uu uu | u uu uu uu | y yn n
 THEN read                                     | u uu uu uu | u uu uu uu | y yn nn nn | y nn nn nn | y ne nn nn | y nn yn nn | y nn ne nn | y ee ee nn | n nn nn nn
 THEN of no known type                         | u uu uu uu | u uu uu uu | e en nn nn | e nn nn nn | e ne nn nn | e nn en nn | e nn ne nn | e ee ee nn | n nn nn nn
 SSE events                                    | u uu uu uu | u uu uu uu | y yn nn nn | y nn nn nn | y ny nn nn | y nn yn nn | y nn ny nn | y yy yy nn | n nn nn nn
+METRICS figures                               | u uu uu uu | u uu uu uu | u uu uu uu | u uu uu uu | u uu uu uu | u uu uu uu | u uu uu uu | u uu uu uu | u uu uu uu
 PAGE files                                    | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy | y yy yy yy
 ";
 
@@ -90,7 +91,7 @@ fn everything() -> BTreeSet<String> {
         ROUTES.iter().flat_map(|route| route.methods.iter().map(move |method| format!("{method} {}", route.path)));
     let frames = CLIENT_FRAMES.iter().map(|frame| frame.name).chain([UNKNOWN]);
     let frames = frames.flat_map(|frame| [format!("FIRST {frame}"), format!("THEN {frame}")]);
-    routes.chain(frames).chain(["SSE events".to_owned(), "PAGE files".to_owned()]).collect()
+    routes.chain(frames).chain(["SSE events", "METRICS figures", "PAGE files"].map(str::to_owned)).collect()
 }
 
 #[test]
@@ -156,6 +157,7 @@ async fn hold_to_the_table(cast: Cast) {
                     "FIRST" | "THEN" => on_a_socket(&cast, *caller, *target, how == "FIRST", path).await,
                     "SSE" => on_a_stream(&cast, *caller, *target).await,
                     "PAGE" => of_the_page(&cast, *caller).await,
+                    "METRICS" => of_the_figures(&cast, *caller).await,
                     method => {
                         let answer = cast.ask(*caller, method, path, *target).await;
                         (letter(&answer), apart_from_the_request(&answer))
@@ -254,6 +256,13 @@ async fn of_the_page(cast: &Cast, caller: Caller) -> (char, String) {
         }
     }
     ('y', "all files".to_owned())
+}
+
+/// Asks for the hub's figures: they are nobody's, not even the platform's; who may read them has a token that is no person's.
+async fn of_the_figures(cast: &Cast, caller: Caller) -> (char, String) {
+    let url = format!("{}/metrics", cast.app.product.rest());
+    let answer = cast.rest(caller).with(|http, _| http.get(url)).await.unwrap();
+    (letter(&answer), apart_from_the_request(&answer))
 }
 
 #[tokio::test]

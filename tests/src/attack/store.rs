@@ -89,6 +89,7 @@ pub const EXEMPT: &[(&str, &str)] = &[
     ("ping", "asks nothing"),
     ("me", "tells somebody who they are themselves; no company is named"),
     ("sweep", "looks at every tenant's open turns by design; its role sees ids and no text"),
+    ("open_turns", "numbers and ages of every tenant's open turns together; its role sees no text"),
     ("not_hinted", "undoes what `sweep` did, for the turns that it returned"),
     ("keep_dead_letter", "what nobody could read has no tenant"),
     ("recognize", "tells whom an issuer's word means, before any tenant; that word's row is the only one it can see"),

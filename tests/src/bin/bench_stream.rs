@@ -191,6 +191,7 @@ async fn main() -> Result<()> {
                 allowed_origins: Vec::new(),
                 trusted_proxies: 0,
                 portal: config::Portal::default(),
+                metrics: config::Metrics::default(),
                 limits: app::lifted(),
                 times,
                 notices: config::Notices::default(),

@@ -154,6 +154,7 @@ async fn run(start: &Start) -> Result<()> {
         allowed_origins: vec![format!("http://{}", listener.local_addr()?)],
         trusted_proxies: 0,
         portal: config::Portal::default(),
+        metrics: config::Metrics::default(),
         limits: if start.limits { Limits::default() } else { app::lifted() },
         times: Times::default(),
         memory: Memory::default(),
