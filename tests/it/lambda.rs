@@ -212,6 +212,11 @@ async fn the_orchestrator_function_asks_the_provider_that_its_settings_name() {
     }
     let said = function.said();
     assert!(said.contains("the provider answered 401"), "{said}");
+    // Its figures are lines of their own among those of the log.
+    let figures: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let count = |name: &str| figures.iter().filter_map(|line| line[name].as_u64()).sum::<u64>();
+    assert_eq!((count("turns_answered"), count("turns_failed")), (1, 1), "{said}");
+    assert!(figures.iter().any(|line| line["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "KonstructChat"), "{said}");
     for hidden in [key, "whispered"] {
         assert!(!said.contains(hidden), "{hidden} is in the log, even at its most talkative: {said}");
     }

@@ -3,14 +3,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, atomic::AtomicBool, atomic::Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use chat_core::{
     Code, Error, Result,
     bus::Publisher,
-    config::{self, Secret},
+    config::{self, Secret, Speaks},
     event::ServerFrame,
     ids::{ConversationId, TurnId},
     keys::webchat_response_key,
@@ -19,9 +22,13 @@ use futures::stream::BoxStream;
 use harness::{
     app::{App, until},
     clients::{Socket, http},
+    model::{Act, ScriptedModel},
     services::User,
 };
-use orchestrator::model::{Model, Piece, Prompt, Purse, at_once};
+use orchestrator::{
+    figures::Figures,
+    model::{Model, Models, Piece, Prompt, Purse, at_once, provider::Patience},
+};
 use reqwest::{StatusCode, header};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
@@ -53,12 +60,12 @@ async fn watched() -> App {
 }
 
 /// Every figure, by its name with labels as they are written.
-struct Figures {
+struct Scraped {
     values: BTreeMap<String, f64>,
     text: String,
 }
 
-impl Figures {
+impl Scraped {
     async fn of(app: &App) -> Self {
         let asked = http().get(format!("{}/metrics", app.product.rest())).bearer_auth(TOKEN).send().await.unwrap();
         assert_eq!(asked.status(), StatusCode::OK);
@@ -88,8 +95,8 @@ fn base(series: &str) -> &str {
 }
 
 /// Waits until figures are as they should be; what a peer sees may be counted a moment later.
-async fn becomes(app: &App, what: &str, holds: impl Fn(&Figures) -> bool) {
-    until(what, || async { Ok(holds(&Figures::of(app).await)) }).await.unwrap();
+async fn becomes(app: &App, what: &str, holds: impl Fn(&Scraped) -> bool) {
+    until(what, || async { Ok(holds(&Scraped::of(app).await)) }).await.unwrap();
 }
 
 #[tokio::test]
@@ -144,7 +151,7 @@ async fn only_who_has_the_token_sees_them_and_without_one_there_is_nothing_to_se
 #[tokio::test]
 async fn a_chat_moves_what_it_should() {
     let app = watched().await;
-    let before = Figures::of(&app).await;
+    let before = Scraped::of(&app).await;
     let conversation = app.conversation("ben@acme").await.unwrap();
     let mut socket = app.socket("ben@acme", &conversation).await.unwrap();
     for text in ["hello", "fail"] {
@@ -152,7 +159,7 @@ async fn a_chat_moves_what_it_should() {
         socket.until(if text == "fail" { "turn" } else { "response" }).await.unwrap();
     }
     // An escalated or a stopped one has its own tests; here is one that waits behind nobody and is stopped.
-    let after = Figures::of(&app).await;
+    let after = Scraped::of(&app).await;
     let grown = |name: &str| after.get(name) - before.get(name);
     for (name, by) in [
         ("chat_sockets", 1.0),
@@ -207,7 +214,7 @@ async fn each_end_of_a_socket_counts_under_its_code() {
             r#"chat_sockets_closed_total{{code="{}"}}"#,
             code.map_or("none".to_owned(), |code| code.to_string())
         );
-        let before = Figures::of(&app).await.get(&name);
+        let before = Scraped::of(&app).await.get(&name);
         let mut socket = Socket::open(&app.product.ws(), &conversation, None).await.unwrap();
         for message in said {
             socket.raw(message).await.unwrap();
@@ -218,7 +225,7 @@ async fn each_end_of_a_socket_counts_under_its_code() {
     }
     let foreign = Socket::open(&app.product.ws(), &conversation, Some("https://elsewhere.example")).await;
     assert!(foreign.is_err());
-    let now = Figures::of(&app).await;
+    let now = Scraped::of(&app).await;
     assert!((now.get(r#"chat_connections_refused_total{code="4403"}"#) - 1.0).abs() < 0.5, "{}", now.text);
     assert!(now.get("chat_sockets") < 0.5 && now.get("chat_connections") < 0.5, "{}", now.text);
     app.finish().await.unwrap();
@@ -236,7 +243,7 @@ async fn a_delta_that_reaches_nobody_counts_with_its_reason() {
     publisher.publish(&topic, &stray).await.unwrap();
     let name = r#"chat_deltas_dropped_total{reason="unwanted"}"#;
     becomes(&app, "the delta", |now| (now.get(name) - 1.0).abs() < 0.5).await;
-    let now = Figures::of(&app).await;
+    let now = Scraped::of(&app).await;
     assert!(now.get(r#"chat_frames_sent_total{type="delta"}"#) < 0.5);
     // One that names another conversation is refused before it is anybody's.
     let typing = json!({"type": "typing", "conversation_id": ConversationId::new(), "origin": "agent"});
@@ -355,7 +362,7 @@ async fn the_dashboard_asks_for_what_there_is_and_shows_all_of_it() {
     let mut socket = app.socket("ben@acme", &conversation).await.unwrap();
     socket.message("fail", None).await.unwrap();
     socket.until("turn").await.unwrap();
-    let figures = Figures::of(&app).await;
+    let figures = Scraped::of(&app).await;
     let dashboard: Value = serde_json::from_str(include_str!("../../docs/grafana-dashboard.json")).unwrap();
     let mut shown = BTreeSet::new();
     for panel in panels(&dashboard) {
@@ -408,7 +415,7 @@ async fn none_says_whose_it_is_or_what_was_said() {
     socket.until("error").await.unwrap();
     socket.raw(Message::text("zebra")).await.unwrap();
     socket.until("error").await.unwrap();
-    let text = Figures::of(&app).await.text;
+    let text = Scraped::of(&app).await.text;
     let ours = [
         ben.id.to_string(),
         ben.tenant.unwrap().to_string(),
@@ -426,5 +433,135 @@ async fn none_says_whose_it_is_or_what_was_said() {
     // Nor is there anything in it that could be an id.
     let like_an_id = |word: &str| word.len() >= 32 && word.bytes().filter(u8::is_ascii_hexdigit).count() >= 32;
     assert!(!text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').any(like_an_id), "{text}");
+    app.finish().await.unwrap();
+}
+
+/// The units that CloudWatch knows, as far as a figure of ours may have them.
+/// Source: <https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_MetricDatum.html>.
+const UNITS: &[&str] = &["Seconds", "Milliseconds", "Bytes", "Count", "Percent", "None"];
+
+/// Holds a line to the schema of the embedded metric format, and returns the names of its metrics.
+/// Source: <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>.
+fn embedded(line: &Value) -> Vec<String> {
+    let about = line["_aws"].as_object().unwrap();
+    assert_eq!(about.keys().collect::<Vec<_>>(), ["CloudWatchMetrics", "Timestamp"], "{line}");
+    let now = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+    let age = now - about["Timestamp"].as_i64().unwrap();
+    assert!((0..60_000).contains(&age), "milliseconds since 1970: {line}");
+    let mut names = Vec::new();
+    for directive in about["CloudWatchMetrics"].as_array().unwrap() {
+        assert_eq!(directive["Namespace"], "KonstructChat");
+        let sets = directive["Dimensions"].as_array().unwrap();
+        assert!(!sets.is_empty(), "{line}");
+        for dimension in sets.iter().flat_map(|set| set.as_array().unwrap()) {
+            let value =
+                line[dimension.as_str().unwrap()].as_str().unwrap_or_else(|| panic!("{dimension} is a text: {line}"));
+            assert!((1..=1_024).contains(&value.len()), "{line}");
+        }
+        let metrics = directive["Metrics"].as_array().unwrap();
+        assert!((1..=100).contains(&metrics.len()), "{line}");
+        for metric in metrics {
+            let name = metric["Name"].as_str().unwrap();
+            assert!(UNITS.contains(&metric["Unit"].as_str().unwrap()), "{line}");
+            let values = numbers(&line[name]);
+            let good =
+                (1..=100).contains(&values.len()) && line[name].as_array().is_none_or(|all| all.len() == values.len());
+            assert!(good, "{name} is a number, or up to a hundred: {line}");
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
+/// The numbers of a metric: one, or several.
+fn numbers(values: &Value) -> Vec<f64> {
+    let all = values.as_array().map_or(std::slice::from_ref(values), Vec::as_slice);
+    all.iter().filter_map(Value::as_f64).collect()
+}
+
+/// Lines that a function has written.
+fn collected() -> (Figures, Arc<Mutex<Vec<Value>>>) {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let taken = Arc::clone(&lines);
+    (
+        Figures::of("chat-orchestrator", move |line| taken.lock().unwrap().push(serde_json::from_str(line).unwrap())),
+        lines,
+    )
+}
+
+#[tokio::test]
+async fn the_orchestrator_writes_what_cloudwatch_reads_and_the_dashboard_asks_for_it() {
+    let provider = ScriptedModel::start(|asked| match asked.message.as_str() {
+        "fail" => Act::Refuse { status: 401, retry_after: None },
+        message => Act::answer(format!("heard {message}")),
+    })
+    .await
+    .unwrap();
+    let (figures, lines) = collected();
+    let app = App::with(|setting| {
+        let key = Secret::from("sk-a-key-nobody-may-read".to_owned());
+        let main = config::Provider::main(Speaks::OpenAi, provider.base_url(), Some(key));
+        let settings = config::Model { provider: Some(main), others: Vec::new(), default: None };
+        let models = Models::new(&settings, Patience::within(Duration::from_secs(20))).unwrap();
+        setting.model = Arc::new(models.with_figures(figures.clone()));
+        setting.figures = figures.clone();
+    })
+    .await
+    .unwrap();
+    let owner = app.owner().await.unwrap();
+    let model = "vendor/large-1";
+    owner.execute("update agents set model = $1", &[&model]).await.unwrap();
+    let conversation = app.conversation("ben@acme").await.unwrap();
+    let mut socket = app.socket("ben@acme", &conversation).await.unwrap();
+    for (text, end) in [("hippopotamus", "response"), ("fail", "error")] {
+        socket.message(text, None).await.unwrap();
+        socket.until(end).await.unwrap();
+    }
+    let sum = |name: &str| -> f64 {
+        let lines = lines.lock().unwrap();
+        let values = lines.iter().flat_map(|line| numbers(&line[name]));
+        values.sum()
+    };
+    until("both batches to be written down", || async { Ok(sum("turns_answered") + sum("turns_failed") > 1.5) })
+        .await
+        .unwrap();
+    assert!((sum("turns_answered") - 1.0).abs() < 0.5 && (sum("turns_failed") - 1.0).abs() < 0.5);
+    assert!(sum("turns_stopped") + sum("turns_escalated") < 0.5);
+    assert!(sum("turn_wait") > 0.0 && sum("turn_wait") < sum("turn_duration") + 60.0);
+    assert!(
+        sum("gen_ai.client.operation.duration") > 0.0
+            && sum("gen_ai.client.operation.duration") <= sum("turn_duration")
+    );
+    let lines: Vec<Value> = lines.lock().unwrap().clone();
+    let told: Vec<&Value> = lines.iter().filter(|line| !line["gen_ai.client.token.usage"].is_null()).collect();
+    let ways: Vec<&str> = told.iter().map(|line| line["gen_ai.token.type"].as_str().unwrap()).collect();
+    assert_eq!(ways, ["input", "output"], "of the one call that told: {told:?}");
+    assert!(told[0]["gen_ai.client.token.usage"][0].as_f64().unwrap() > 0.0);
+    assert!(told.iter().all(|line| line["gen_ai.provider.name"] == "openai" && line["gen_ai.request.model"] == model));
+    let written: BTreeSet<String> = lines.iter().flat_map(embedded).collect();
+
+    let ben = app.user("ben@acme");
+    let text = serde_json::to_string(&lines).unwrap();
+    for word in [&ben.id.to_string(), &ben.tenant.unwrap().to_string(), &conversation, "hippopotamus", "sk-a-key"] {
+        assert!(!text.contains(word), "{word} is in {text}");
+    }
+
+    let dashboard: Value = serde_json::from_str(include_str!("../../docs/grafana-dashboard.json")).unwrap();
+    let targets = panels(&dashboard).iter().flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let mut asked = BTreeSet::new();
+    for target in targets.filter(|target| !target["metricName"].is_null()) {
+        let name = target["metricName"].as_str().unwrap();
+        assert_eq!(target["namespace"], "KonstructChat");
+        let dimensions: BTreeSet<&String> = target["dimensions"].as_object().unwrap().keys().collect();
+        let has = |line: &&Value| {
+            let directive = &line["_aws"]["CloudWatchMetrics"][0];
+            let theirs: BTreeSet<&str> =
+                directive["Dimensions"][0].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+            !line[name].is_null() && theirs == dimensions.iter().map(|name| name.as_str()).collect()
+        };
+        assert!(lines.iter().any(|line| has(&line)), "nobody writes {name} with {dimensions:?}");
+        asked.insert(name.to_owned());
+    }
+    assert_eq!(asked, written, "each is on the dashboard");
     app.finish().await.unwrap();
 }

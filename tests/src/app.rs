@@ -14,7 +14,7 @@ use chat_core::{
     config::{self, Limits, Memory, Secret, Times, Titles, log_filter},
     store::migrate::migrate,
 };
-use orchestrator::model::Builtin;
+use orchestrator::{figures::Figures, model::Builtin};
 use tokio::{
     net::TcpListener,
     sync::OnceCell,
@@ -144,6 +144,7 @@ impl App {
             notices: config::Notices::default(),
             sealing: config::Sealing::default(),
             channels: real_channels(),
+            figures: Figures::default(),
             pool_size: 4,
         };
         change(&mut setting);

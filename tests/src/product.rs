@@ -16,6 +16,7 @@ use dead_letters::DeadLetters;
 use hub::{Hub, Parts};
 use orchestrator::{
     Orchestrator,
+    figures::Figures,
     model::Model,
     notice::Notices,
     routes::delivery::{Channels, Patience},
@@ -69,6 +70,8 @@ pub struct Setting {
     pub sealing: config::Sealing,
     /// The services behind the channels that are not the web.
     pub channels: Channels,
+    /// Where the orchestrator's figures go.
+    pub figures: Figures,
     /// Connections of the REST handlers, of the hub and of the orchestrator, each.
     pub pool_size: usize,
 }
@@ -157,6 +160,7 @@ impl Product {
             memory: setting.memory,
             titles: setting.titles,
             notices: Arc::new(Notices::new(&setting.notices, &setting.sealing)),
+            figures: setting.figures.clone(),
         };
         let dead_letters = DeadLetters {
             store: orchestrator.store.clone(),

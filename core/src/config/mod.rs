@@ -187,6 +187,12 @@ impl Edge {
     }
 }
 
+/// What AWS calls this function, where it is one.
+#[must_use]
+pub fn function_name() -> Option<String> {
+    process("AWS_LAMBDA_FUNCTION_NAME").filter(|name| !name.is_empty())
+}
+
 /// The level of the log, if set: `RUST_LOG`, in the notation of `tracing`.
 #[must_use]
 pub fn log_filter() -> Option<String> {

@@ -25,6 +25,8 @@ pub struct Claim {
     pub attempt: i32,
     /// What was left of the turn's time when it was claimed; an earlier attempt may have used some of it.
     pub left: Duration,
+    /// How long ago its message was accepted.
+    pub waited: Duration,
     /// The epoch of the message; a finish after a reset is refused.
     pub epoch: i32,
     /// Whose conversation it is.
@@ -102,9 +104,10 @@ const CLAIM: &str = "
         and (state = 'queued' or (state = 'running' and lease_until < clock_timestamp()))
         and attempt < $4 and (deadline is null or deadline > clock_timestamp())
       returning id, seq, attempt, epoch, stop_requested,
-        extract(epoch from deadline - clock_timestamp())::float8 as seconds_left
+        extract(epoch from deadline - clock_timestamp())::float8 as seconds_left,
+        extract(epoch from clock_timestamp() - created_at)::float8 as seconds_waited
     )
-    select t.id, t.seq, t.attempt, t.epoch, t.stop_requested, t.seconds_left, c.user_id, c.status, c.summary, c.summary_seq, c.expired_seq, c.title is null as untitled,
+    select t.id, t.seq, t.attempt, t.epoch, t.stop_requested, t.seconds_left, t.seconds_waited, c.user_id, c.status, c.summary, c.summary_seq, c.expired_seq, c.title is null as untitled,
            exists (select from budgets where tenant_id = app_tenant()) as budgeted,
            a.id as agent_id, a.name, a.model, a.system_prompt,
            a.fallback_models, a.temperature, a.max_output_tokens, a.context_tokens, a.tools,
@@ -146,6 +149,7 @@ impl Store {
             turn: column(row, "id")?,
             attempt: column(row, "attempt")?,
             left: Duration::try_from_secs_f64(column(row, "seconds_left")?).unwrap_or_default(),
+            waited: Duration::try_from_secs_f64(column(row, "seconds_waited")?).unwrap_or_default(),
             epoch: column(row, "epoch")?,
             user: column(row, "user_id")?,
             status: word(row, "status")?,

@@ -11,7 +11,9 @@ use crate::{Orchestrator, routes::Route};
 impl Orchestrator {
     /// Runs the records side by side and names those that SQS shall deliver again.
     pub async fn handle(&self, event: SqsEvent) -> SqsBatchResponse {
-        side_by_side(&event, |record| self.record(record), report).await
+        let response = side_by_side(&event, |record| self.record(record), report).await;
+        self.figures.write();
+        response
     }
 
     async fn record(&self, record: &SqsMessage) -> Result<()> {

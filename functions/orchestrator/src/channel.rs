@@ -14,6 +14,7 @@ use std::{pin::pin, time::Duration};
 use chat_core::{
     Code, Error, Kind, Result,
     config::Secret,
+    conversation::TurnState,
     job::Job,
     store::{
         channel_turns::{ChannelClaim, Delivered, Exchange, Heard},
@@ -126,6 +127,8 @@ impl Run<'_> {
         let (ours, next) = self.again(|| self.house.store.end_channel_turn(claim, code)).await?;
         if !ours {
             warn!("the turn was ended by somebody else, who could not tell what was sent");
+        } else {
+            self.house.figures.ended(code.map_or(TurnState::Answered, |_| TurnState::Failed), begun.elapsed());
         }
         info!(duration_ms = begun.elapsed().as_millis(), code = code.map(Code::as_str), "turn is over");
         house.hint(next).await;

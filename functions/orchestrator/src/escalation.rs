@@ -246,7 +246,7 @@ impl Orchestrator {
     ///
     /// # Errors
     /// [`Code::Unavailable`](chat_core::Code::Unavailable) if Postgres did not confirm.
-    pub(crate) async fn step_back(&self, claim: &Claim, reason: &str) -> Result<Option<Job>> {
+    pub(crate) async fn step_back(&self, claim: &Claim, reason: &str) -> Result<(bool, Option<Job>)> {
         let (ours, next) = self.store.escalate(claim, reason).await?;
         if ours {
             info!("a person is wanted");
@@ -258,7 +258,7 @@ impl Orchestrator {
                 warn!(?error, "escalation not cached; the column has it");
             }
         }
-        Ok(next)
+        Ok((ours, next))
     }
 
     /// Tells the tenant outside that a person is wanted, if that is due and nobody else does.

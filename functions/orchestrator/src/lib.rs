@@ -11,6 +11,7 @@ pub mod batch;
 pub mod channel;
 pub mod draft;
 pub mod escalation;
+pub mod figures;
 mod lease;
 mod memory;
 pub mod model;
@@ -32,6 +33,7 @@ use chat_core::{
     store::Store,
 };
 
+use figures::Figures;
 use model::{Model, Models, keys::TenantKeys, provider::Patience};
 use notice::Notices;
 use routes::delivery::{self, Channels};
@@ -60,6 +62,8 @@ pub struct Orchestrator {
     pub titles: Titles,
     /// Tells tenants outside that a person is wanted.
     pub notices: Arc<Notices>,
+    /// What operators watch.
+    pub figures: Figures,
 }
 
 impl Orchestrator {
@@ -67,7 +71,7 @@ impl Orchestrator {
     ///
     /// # Errors
     /// The settings that are missing or malformed, by name; or why a backing service cannot be reached.
-    pub async fn from_env() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+    pub async fn from_env(figures: Figures) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let mut env = Env::new(&config::process);
         let database = config::Database::read(&mut env, POOL_SIZE);
         let redis = config::Redis::read(&mut env);
@@ -86,12 +90,15 @@ impl Orchestrator {
             store,
             queue: Arc::new(Sqs::connect(&queue).await),
             publisher: Publisher::new(&redis)?,
-            model: Arc::new(Models::new(&model, Patience::within(times.turn))?.with_keys(keys)),
+            model: Arc::new(
+                Models::new(&model, Patience::within(times.turn))?.with_keys(keys).with_figures(figures.clone()),
+            ),
             channels: Channels::new(&channels, &sealing, text_chars, delivery::Patience::within(times.turn))?,
             times,
             memory,
             titles,
             notices: Arc::new(Notices::new(&notices, &sealing)),
+            figures,
         })
     }
 }

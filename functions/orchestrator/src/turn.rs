@@ -5,7 +5,7 @@ use std::time::Duration;
 use chat_core::{
     Code, Error, Kind, Result,
     bus::Place,
-    conversation::{Author, Status},
+    conversation::{Author, Status, TurnState},
     ids::{ConversationId, MessageId, TenantId},
     job::Job,
     keys::webchat_partial_key,
@@ -64,6 +64,8 @@ struct Closed {
     next: Option<Job>,
     /// The reply, if one is stored.
     reply: Option<Words>,
+    /// What it ended as, if it was ours to end.
+    end: Option<TurnState>,
 }
 
 impl Run {
@@ -97,11 +99,17 @@ impl Orchestrator {
             attempt = claim.attempt);
         async {
             let begun = Instant::now();
+            if claim.attempt == 1 {
+                self.figures.claimed(claim.waited);
+            }
             let mut run = Run::of(&claim, Account::of(&self.store, &claim));
             let outcome = self.outcome(&claim, &mut run).await?;
             let steps_back = matches!(outcome, Outcome::StepBack(_));
             let closed = self.close(&claim, outcome, &mut run).await?;
             info!(duration_ms = begun.elapsed().as_millis(), "turn is over");
+            if let Some(end) = closed.end {
+                self.figures.ended(end, begun.elapsed());
+            }
             self.hint(closed.next).await;
             self.tidy(&claim, &run, closed.reply).await;
             if steps_back {
@@ -177,10 +185,14 @@ impl Orchestrator {
                     None => info!("the reply came too late and was thrown away"),
                 }
                 let reply = reply.map(|reply| Words { seq: reply.seq, author: Author::Assistant, text });
-                Ok(Closed { next, reply })
+                let end = reply.as_ref().map(|_| how.state());
+                Ok(Closed { next, reply, end })
             }
             Outcome::End(end) => self.end(claim, run, end).await,
-            Outcome::StepBack(reason) => Ok(Closed { next: self.step_back(claim, &reason).await?, reply: None }),
+            Outcome::StepBack(reason) => {
+                let (ours, next) = self.step_back(claim, &reason).await?;
+                Ok(Closed { next, reply: None, end: ours.then_some(TurnState::Escalated) })
+            }
             Outcome::Lost => {
                 info!("the turn is not ours any more");
                 run.account.write_down().await;
@@ -195,7 +207,7 @@ impl Orchestrator {
         if ours {
             web::send_end(&self.publisher, claim, end).await;
         }
-        Ok(Closed { next, reply: None })
+        Ok(Closed { next, reply: None, end: ours.then_some(end.state()) })
     }
 
     /// What nobody waits for: remembers what was said, says what it is about, and summarizes what fell out of the prompt. Redis forgets the text

@@ -92,6 +92,7 @@ async fn main() -> Result<()> {
         sealing: config::Sealing::default(),
         model: Arc::new(Builtin),
         channels: real_channels(),
+        figures: orchestrator::figures::Figures::default(),
         pool_size: 8,
     };
     let mut product = Product::start(&setting, listener).await?;

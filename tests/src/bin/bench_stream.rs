@@ -200,6 +200,7 @@ async fn main() -> Result<()> {
                 titles: Titles { turns: 0 },
                 model: Arc::new(Models::new(&model, Patience::within(times.turn))?),
                 channels: real_channels(),
+                figures: orchestrator::figures::Figures::default(),
                 pool_size: 8,
             };
             let mut product = Product::start(&setting, TcpListener::bind(("127.0.0.1", 0)).await?).await?;

@@ -163,6 +163,7 @@ async fn run(start: &Start) -> Result<()> {
         notices: config::Notices { allow_private: true, ..config::Notices::default() },
         sealing: config::Sealing::default(),
         channels: real_channels(),
+        figures: orchestrator::figures::Figures::default(),
         pool_size: 8,
     };
     let mut product = Product::start(&setting, listener).await?;

@@ -9,6 +9,7 @@
 //! repeat prompt or key; holds an event without end in memory; and takes an answer without `[DONE]` for one that was cut.
 
 mod breaker;
+mod call;
 mod dialect;
 mod failure;
 pub mod keys;
@@ -23,6 +24,8 @@ use futures::{
     future::BoxFuture,
     stream::{self as streams, BoxStream},
 };
+
+use crate::figures::Figures;
 
 pub use breaker::Habits;
 use keys::TenantKeys;
@@ -164,6 +167,7 @@ pub struct Models {
     has_default: bool,
     default: Option<String>,
     keys: Option<TenantKeys>,
+    figures: Figures,
     patience: Patience,
 }
 
@@ -190,13 +194,26 @@ impl Models {
             listed.map(|listed| Provider::new(listed, http.clone(), patience)).collect()
         };
         let has_default = settings.provider.is_some();
-        Ok(Self { providers, has_default, default: settings.default.clone(), keys: None, patience })
+        Ok(Self {
+            providers,
+            has_default,
+            default: settings.default.clone(),
+            keys: None,
+            figures: Figures::default(),
+            patience,
+        })
     }
 
     /// Where tenants have keys of their own, these are used.
     #[must_use]
     pub fn with_keys(self, keys: TenantKeys) -> Self {
         Self { keys: Some(keys), ..self }
+    }
+
+    /// Calls are counted there.
+    #[must_use]
+    pub fn with_figures(self, figures: Figures) -> Self {
+        Self { figures, ..self }
     }
 
     /// Who answers for what an agent calls its model, and that name once `default` is resolved. What stands before the

@@ -111,6 +111,11 @@ impl Provider {
         }
     }
 
+    /// How it is spoken to.
+    pub(super) fn speaks(&self) -> Speaks {
+        self.speaks
+    }
+
     /// How to speak to it first.
     pub(super) fn manner(&self) -> Manner {
         if self.manner.load(Ordering::Relaxed) == PLAIN { Manner::Plain } else { Manner::Full }

@@ -13,6 +13,7 @@ use tracing::warn;
 use super::{
     Ended, Models, Piece, Prompt, Purse, Route,
     breaker::Permit,
+    call::Watched,
     dialect::Manner,
     failure::{Failure, Verdict},
     provider::{self, Call, Provider},
@@ -66,7 +67,7 @@ enum State {
     /// The call is paid for.
     Paid(Permit),
     /// Listening.
-    Hears(Box<Answer>, Permit),
+    Hears(Box<Answer>, Permit, Watched),
 }
 
 impl<'a> Speaking<'a> {
@@ -155,20 +156,22 @@ impl<'a> Speaking<'a> {
         match std::mem::replace(&mut asking.state, State::Before) {
             State::Before => self.prepare(asking).await,
             State::Paid(permit) => self.call(asking, permit).await,
-            State::Hears(mut answer, mut permit) => match answer.next().await {
+            State::Hears(mut answer, mut permit, watched) => match answer.next().await {
                 Ok(Next::Pieces(pieces)) => {
                     permit.begins();
                     self.ready.extend(pieces);
-                    self.asking = Some(Asking { said: true, state: State::Hears(answer, permit), ..asking });
+                    self.asking = Some(Asking { said: true, state: State::Hears(answer, permit, watched), ..asking });
                     Ok(())
                 }
                 Ok(Next::End(usage)) => {
                     permit.good();
+                    watched.ended(usage);
                     self.end(asking.name, usage);
                     Ok(())
                 }
                 Err(failure) => {
                     report(permit, &failure);
+                    watched.failed(&failure);
                     self.failed(asking, failure).await
                 }
             },
@@ -192,15 +195,17 @@ impl<'a> Speaking<'a> {
         let wait = Wait { first_token, idle: patience.idle, until: self.until };
         let Asking { provider, model, own, manner, .. } = asking;
         let call = Call { model, prompt: self.prompt, key: asking.key.as_ref(), own, manner, wait };
+        let watched = Watched::begin(&self.models.figures, provider, model);
         match provider.ask(&call).await {
             Ok(answer) => {
                 // It is there, however long it thinks: nobody else shall wait for its first word.
                 permit.begins();
-                self.asking = Some(Asking { state: State::Hears(Box::new(answer), permit), ..asking });
+                self.asking = Some(Asking { state: State::Hears(Box::new(answer), permit, watched), ..asking });
                 Ok(())
             }
             Err(failure) => {
                 report(permit, &failure);
+                watched.failed(&failure);
                 self.failed(asking, failure).await
             }
         }
