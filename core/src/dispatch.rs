@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{Span, debug, warn};
 
 use crate::{
     drain::Draining,
@@ -21,6 +21,7 @@ use crate::{
     job::Job,
     queue::Queue,
     store::{Store, sweep::Ended, sweep::Pace},
+    trace, trace_span,
 };
 
 /// Hints that wait to be sent at most. Beyond it a hint is left to the sweep.
@@ -84,7 +85,8 @@ impl Dispatcher {
     }
 
     /// Sends a hint soon, without waiting for it.
-    pub fn hint(&self, job: Job) {
+    pub fn hint(&self, mut job: Job) {
+        job.traceparent = trace::current();
         self.outlet.unsent.fetch_add(1, Ordering::Relaxed);
         if self.waiting.try_send(job).is_err() {
             self.outlet.left.fetch_add(1, Ordering::Relaxed);
@@ -162,6 +164,7 @@ impl Dispatcher {
 async fn send(outlet: Arc<Outlet>, mut ready: Draining<Job>, stop: CancellationToken) {
     let mut batch = Vec::with_capacity(TOGETHER);
     while ready.take(&mut batch, TOGETHER).await > 0 {
+        let _followed = follow(&mut batch);
         while let Err(error) = outlet.send(&batch).await {
             warn!(hints = batch.len(), ?error, "hints not sent; the sweep will find their turns");
             tokio::select! {
@@ -175,6 +178,17 @@ async fn send(outlet: Arc<Outlet>, mut ready: Draining<Job>, stop: CancellationT
         }
         batch.clear();
     }
+}
+
+/// Makes a span of each hint whose message is followed; they end when these are dropped.
+fn follow(batch: &mut [Job]) -> Vec<Span> {
+    let followed = batch.iter_mut().filter(|job| job.traceparent.is_some());
+    let span = |job: &mut Job| {
+        let span = trace::under(trace_span!("dispatch", otel.kind = "producer"), job.traceparent.as_ref());
+        job.traceparent = trace::of(&span);
+        span
+    };
+    followed.map(span).collect()
 }
 
 /// How often a hub sweeps: often enough for a turn's second hint to come when it should.

@@ -11,6 +11,7 @@ use crate::{
     ids::{ConversationId, TenantId, TurnId, UserId},
     message::{KonstructMessage, MessageContent, WebEvent, normalize_web_event},
     timestamp::Timestamp,
+    trace::Traceparent,
 };
 
 /// One message for the orchestrator.
@@ -22,6 +23,9 @@ pub struct Job {
     /// What its channel's reply route needs.
     #[serde(flatten)]
     pub extras: Extras,
+    /// Where its trace goes on, if it is followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<Traceparent>,
 }
 
 /// What a channel adds at the top level of the body. Taken off before the message is validated.
@@ -69,7 +73,7 @@ impl Job {
             timestamp: Timestamp::now(),
         });
         let extras = Extras { conversation_id: Some(conversation), portal_user_id: Some(user), ..Extras::default() };
-        Self { message, extras }
+        Self { message, extras, traceparent: None }
     }
 
     /// The same without what was said and whatever else came along: a hint that the message's turn may run. What its
@@ -82,6 +86,7 @@ impl Job {
         hint.message.content = MessageContent { text: String::new(), attachments: Vec::new() };
         hint.message.reply_to = None;
         hint.message.context.clear();
+        hint.traceparent = None;
         hint
     }
 
@@ -105,8 +110,10 @@ impl Job {
             .filter(|(name, _)| name != "bot_token")
             .collect();
         let extras = serde_json::from_value(Value::Object(extras)).map_err(unreadable)?;
+        // What is none is ignored: a trace is nobody's reason to refuse a message.
+        let traceparent = fields.remove("traceparent").as_ref().and_then(Value::as_str).and_then(Traceparent::parse);
         let message = serde_json::from_value(Value::Object(fields)).map_err(unreadable)?;
-        Ok(Self { message, extras })
+        Ok(Self { message, extras, traceparent })
     }
 }
 
@@ -166,6 +173,21 @@ mod tests {
             (&hint.message.channel_metadata["team_id"], hint.message.sender.user_id),
             (&json!("T1"), "U1".into())
         );
+    }
+
+    #[test]
+    fn where_a_trace_goes_on_travels_and_what_is_none_is_ignored() {
+        let mut job = Job::web(TenantId::new(), ConversationId::new(), UserId::new(), TurnId::new());
+        assert!(!job.body().contains("traceparent"));
+        let parent = Traceparent::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01").unwrap();
+        job.traceparent = Some(parent.clone());
+        let mut body: Value = serde_json::from_str(&job.body()).unwrap();
+        assert_eq!(Job::parse(&body.to_string()).unwrap().traceparent, Some(parent));
+        for bad in [json!(null), json!(7), json!("00-0-0-00"), json!({"a": 1}), json!("x".repeat(10_000))] {
+            body["traceparent"] = bad;
+            let read = Job::parse(&body.to_string()).unwrap();
+            assert_eq!((read.traceparent, read.message.id), (None, job.message.id.clone()));
+        }
     }
 
     #[test]

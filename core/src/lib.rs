@@ -25,6 +25,7 @@ pub mod secret;
 pub mod text;
 pub mod timestamp;
 pub mod token;
+pub mod trace;
 pub mod waits;
 
 #[cfg(feature = "batch")]

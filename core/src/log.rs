@@ -11,6 +11,8 @@ use std::{
 };
 
 use tracing::{Level, Metadata, error, level_filters::LevelFilter};
+#[cfg(feature = "otlp")]
+use tracing_subscriber::filter::FilterExt;
 use tracing_subscriber::{EnvFilter, filter::filter_fn, fmt::MakeWriter, prelude::*};
 
 use crate::config;
@@ -29,6 +31,45 @@ where
         Ok(()) => work.await,
         Err(fault) => Err(fault.into()),
     };
+    told(outcome)
+}
+
+/// Does the same, with traces under this name where the settings want any.
+#[cfg(feature = "otlp")]
+pub async fn run_traced<W>(
+    service: &str,
+    writer: W,
+    work: impl Future<Output = Result<(), Box<dyn Error + Send + Sync>>>,
+) -> ExitCode
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let mut env = config::Env::new(&config::process);
+    let traces = config::Traces::read(&mut env, service);
+    let settings = match env.finish(traces) {
+        Ok(None) => return run(writer, work).await,
+        Ok(Some(settings)) => settings,
+        Err(faults) => return run(writer, async { Err(faults.into()) }).await,
+    };
+    let (filter, fault) = filter();
+    let (spans, collecting) = match crate::trace::layer(&settings) {
+        Ok(collected) => collected,
+        Err(error) => return run(writer, async { Err(error) }).await,
+    };
+    // Each layer by a filter of its own: what is collected is not for the log, and the other way round.
+    let lines = tracing_subscriber::fmt::layer().json().with_writer(writer);
+    let lines = lines.with_filter(filter.and(filter_fn(speakable)));
+    tracing_subscriber::registry().with(spans).with(lines).init();
+    panic::set_hook(Box::new(tell));
+    let outcome = match fault {
+        None => work.await,
+        Some(fault) => Err(fault.into()),
+    };
+    collecting.end().await;
+    told(outcome)
+}
+
+fn told(outcome: Result<(), Box<dyn Error + Send + Sync>>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -42,14 +83,23 @@ fn start<W>(writer: W) -> Result<(), &'static str>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let wanted = config::log_filter().unwrap_or_else(|| "info".to_owned());
-    let filter = EnvFilter::try_new(wanted);
-    let fault = filter.as_ref().map(|_| ()).map_err(|_| "RUST_LOG must be levels in the notation of tracing");
-    let filter = filter.unwrap_or_else(|_| EnvFilter::default().add_directive(LevelFilter::INFO.into()));
+    let (filter, fault) = filter();
     let lines = tracing_subscriber::fmt::layer().json().with_writer(writer);
     tracing_subscriber::registry().with(lines).with(filter).with(filter_fn(speakable)).init();
     panic::set_hook(Box::new(tell));
-    fault
+    fault.map_or(Ok(()), Err)
+}
+
+/// What `RUST_LOG` lets pass; where that cannot be read, what it is by default, and what is wrong.
+fn filter() -> (EnvFilter, Option<&'static str>) {
+    let wanted = config::log_filter().unwrap_or_else(|| "info".to_owned());
+    match EnvFilter::try_new(wanted) {
+        Ok(filter) => (filter, None),
+        Err(_) => {
+            let fault = "RUST_LOG must be levels in the notation of tracing";
+            (EnvFilter::default().add_directive(LevelFilter::INFO.into()), Some(fault))
+        }
+    }
 }
 
 /// Tells of a panic: where, and in which words if they stand in the code. What is formatted into them may be what

@@ -1,7 +1,7 @@
 //! What a hub hears from the bus: decoded once, written to each socket as it is.
 
 use axum::extract::ws::Utf8Bytes;
-use chat_core::{event::ServerFrame, ids::SocketId, keys::conversation_of};
+use chat_core::{event::ServerFrame, ids::SocketId, keys::conversation_of, trace::Traceparent};
 
 /// A published frame, ready to be written.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub struct Event {
     pub via: Option<SocketId>,
     /// How much a delta adds, in Unicode code points; 0 of any other frame.
     pub chars: usize,
+    /// Where its trace goes on, if it is followed; no client is told.
+    pub traceparent: Option<Box<Traceparent>>,
 }
 
 /// Reads what was published under a conversation's name. Only frames of the contract pass, and only their fields: what else
@@ -39,7 +41,8 @@ pub fn decode(topic: &str, payload: &[u8]) -> Option<Event> {
         | ServerFrame::Reset { .. } => None,
     };
     let chars = if let ServerFrame::Delta { text, .. } = &frame { text.chars().count() } else { 0 };
-    Some(Event { text: frame.json().into(), frame, via, chars })
+    let traceparent = Traceparent::taken_off(payload).map(Box::new);
+    Some(Event { text: frame.json().into(), frame, via, chars, traceparent })
 }
 
 #[cfg(test)]

@@ -57,7 +57,14 @@ async fn main() -> ExitCode {
         Err(asked) => return explain(&asked),
     };
     // `seal` and `admin` answer on standard output.
-    let Command::Admin(admin) = command else { return log::run(std::io::stderr, Box::pin(run(command))).await };
+    let admin = match command {
+        Command::Serve => return log::run_traced("chat-hub", std::io::stderr, Box::pin(serve())).await,
+        Command::Migrate => return log::run(std::io::stderr, Box::pin(bring_up_to_date())).await,
+        Command::Seal { tenant, purpose } => {
+            return log::run(std::io::stderr, async { seal_a_secret(&tenant, &purpose) }).await;
+        }
+        Command::Admin(admin) => admin,
+    };
     // An operator reads a sentence, where a log has a line.
     let mut refused = None;
     let administered = async {
@@ -81,15 +88,6 @@ fn sentence(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     match error.downcast_ref::<Error>() {
         Some(ours) if matches!(ours.kind(), Kind::Unavailable | Kind::Internal) => format!("{ours:?}"),
         Some(_) | None => error.to_string(),
-    }
-}
-
-async fn run(command: Command) -> Outcome {
-    match command {
-        Command::Serve => serve().await,
-        Command::Migrate => bring_up_to_date().await,
-        Command::Seal { tenant, purpose } => seal_a_secret(&tenant, &purpose),
-        Command::Admin(admin) => administer(*admin).await,
     }
 }
 

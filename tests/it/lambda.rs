@@ -20,7 +20,7 @@ use tokio::sync::OnceCell;
 use crate::turns::silent;
 
 /// A queue of its own on the SQS-compatible server, which the first test starts that needs one.
-async fn queue(name: &str) -> SqsAddress {
+pub(crate) async fn queue(name: &str) -> SqsAddress {
     static SERVICES: OnceCell<(Services, String)> = OnceCell::const_new();
     let start = || async {
         let mut services = Services::start(&Options { durable: false, max_connections: 10 }, &|_| {}).await.unwrap();
@@ -31,7 +31,7 @@ async fn queue(name: &str) -> SqsAddress {
 }
 
 /// The next message of a queue, taken for good.
-async fn received(queue: &SqsAddress) -> Message {
+pub(crate) async fn received(queue: &SqsAddress) -> Message {
     let client = sqs_client(&queue.endpoint);
     let received = client.receive_message().queue_url(&queue.queue_url).wait_time_seconds(10).send().await.unwrap();
     let message = received.messages.unwrap_or_default().pop().expect("a hint in the queue");
@@ -41,7 +41,7 @@ async fn received(queue: &SqsAddress) -> Message {
 }
 
 /// A function that knows what the app knows, has a queue, and `more` settings.
-async fn function(name: &str, app: &App, queue: &SqsAddress, more: &[(&'static str, String)]) -> Lambda {
+pub(crate) async fn function(name: &str, app: &App, queue: &SqsAddress, more: &[(&'static str, String)]) -> Lambda {
     let env = [
         ("DATABASE_URL", app.setting.database_url.clone()),
         ("REDIS_URL", app.setting.redis.url(User::of(Path::new(name)).unwrap())),

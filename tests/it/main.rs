@@ -59,6 +59,7 @@ mod titles;
 mod tls;
 mod tokens;
 mod tools;
+mod traces;
 mod turns;
 mod usage;
 mod walls;

@@ -23,6 +23,7 @@ use crate::{
     error::{Error, Result},
     event::ServerFrame,
     keys::{Key, Topic},
+    trace,
 };
 
 /// News that wait to be published at most; beyond it they are dropped, as Redis itself might.
@@ -70,8 +71,14 @@ impl Publisher {
     /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Redis did not take them all.
     pub async fn publish_all(&self, news: &[(Topic, ServerFrame)]) -> Result<()> {
         let mut pipeline = redis::pipe();
+        let parent = trace::current();
         for (topic, frame) in news {
-            pipeline.publish(topic.as_str(), frame.json()).ignore();
+            let json = frame.json();
+            let followed = match &parent {
+                Some(parent) => parent.put_on(json),
+                None => json,
+            };
+            pipeline.publish(topic.as_str(), followed).ignore();
         }
         pipeline.query_async::<()>(&mut self.conn.clone()).await.map_err(Error::unavailable)
     }

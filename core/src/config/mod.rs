@@ -20,7 +20,7 @@ pub use notices::Notices;
 pub use numbers::{Limits, Memory, RawTimes, Times, Titles};
 pub use portal::Portal;
 pub use sealing::Sealing;
-pub use telemetry::Metrics;
+pub use telemetry::{Metrics, Traces};
 pub use token::{Keys, MIN_SECRET_BYTES, Pace, Published, Token};
 
 pub use crate::secret::Secret;
@@ -216,6 +216,7 @@ mod tests {
         Sealing::read(&mut env);
         Notices::read(&mut env);
         Metrics::read(&mut env);
+        Traces::read(&mut env, "chat");
         env.faults
     }
 
@@ -239,6 +240,9 @@ mod tests {
             ("SECRETS_KEY", "hunter2"),
             ("SECRETS_KEY", "00"),
             ("METRICS_TOKEN", "hunter2"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "hunter2"),
+            ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
+            ("OTEL_TRACES_SAMPLER_ARG", "hunter2"),
             ("LIMIT_PING_MS", "30001"),
             ("NOTICE_ALLOW_PRIVATE", "hunter2"),
             ("NOTICE_REMIND_MS", "1"),
@@ -319,6 +323,7 @@ mod tests {
         Titles::read(&mut env);
         Notices::read(&mut env);
         Metrics::read(&mut env);
+        Traces::read(&mut env, "chat");
         for name in read.borrow().iter() {
             assert!(listed.contains(&name.as_str()), "{name} is not in .env.example");
         }

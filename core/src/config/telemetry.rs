@@ -1,4 +1,4 @@
-//! What operators watch: who may read the figures.
+//! What operators watch: who may read the figures, and where traces go.
 
 use super::{Env, Secret};
 
@@ -27,6 +27,37 @@ impl Metrics {
             }
         }
         Self { token: token.map(Secret::from) }
+    }
+}
+
+/// Where traces go.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Traces {
+    /// The collector's address, without what the signal adds to it: `http://127.0.0.1:4318`.
+    pub endpoint: String,
+    /// What this deployable is called there.
+    pub service: String,
+    /// The share of messages that are followed, from 0 to 1, where nobody before us has decided it.
+    pub share: f64,
+}
+
+impl Traces {
+    /// Reads `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_SERVICE_NAME` and `OTEL_TRACES_SAMPLER_ARG`, as OpenTelemetry has them;
+    /// none where there is no endpoint.
+    pub fn read(env: &mut Env<'_>, service: &str) -> Option<Self> {
+        let endpoint = env.optional("OTEL_EXPORTER_OTLP_ENDPOINT");
+        let service = env.optional("OTEL_SERVICE_NAME").unwrap_or_else(|| service.to_owned());
+        let share = env.optional("OTEL_TRACES_SAMPLER_ARG").map_or(Some(1.0), |share| share.parse().ok());
+        let share = share.filter(|share| (0.0..=1.0).contains(share));
+        if share.is_none() {
+            env.faults.push("OTEL_TRACES_SAMPLER_ARG must be a number from 0 to 1".to_owned());
+        }
+        let good = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+        if endpoint.as_deref().is_some_and(|url| !good(url)) {
+            env.faults.push("OTEL_EXPORTER_OTLP_ENDPOINT must be the URL of a collector that speaks HTTP".to_owned());
+        }
+        let endpoint = endpoint?.trim_end_matches('/').to_owned();
+        Some(Self { endpoint, service, share: share.unwrap_or_default() })
     }
 }
 

@@ -3,8 +3,8 @@
 //! This is the orchestrator's edge: it turns an error into *acknowledge* or *try again*.
 
 use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
-use chat_core::{Error, Kind, Result, batch::side_by_side, job::Job};
-use tracing::{error, warn};
+use chat_core::{Error, Kind, Result, batch::side_by_side, job::Job, trace, trace_span};
+use tracing::{Instrument, error, field::Empty, warn};
 
 use crate::{Orchestrator, routes::Route};
 
@@ -18,10 +18,15 @@ impl Orchestrator {
 
     async fn record(&self, record: &SqsMessage) -> Result<()> {
         let job = Job::parse(record.body.as_deref().unwrap_or_default())?;
-        match Route::of(&job)? {
-            Route::Web { tenant, conversation } => self.turn(tenant, conversation).await,
-            Route::Channel(route) => self.channel_turn(&job, &route).await,
-        }
+        let span = trace_span!("turn", otel.kind = "consumer", turn.id = Empty, attempt = Empty);
+        let span = trace::under(span, job.traceparent.as_ref());
+        let run = async {
+            match Route::of(&job)? {
+                Route::Web { tenant, conversation } => self.turn(tenant, conversation).await,
+                Route::Channel(route) => self.channel_turn(&job, &route).await,
+            }
+        };
+        run.instrument(span).await
     }
 }
 

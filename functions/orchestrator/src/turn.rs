@@ -14,9 +14,10 @@ use chat_core::{
         memory::Words,
         turns::{Completion, End, Reply},
     },
+    trace_span,
 };
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-use tracing::{Instrument, error, info, info_span, warn};
+use tracing::{Instrument, Span, error, info, info_span, warn};
 
 use crate::{
     Orchestrator, agent,
@@ -90,11 +91,17 @@ impl Orchestrator {
     /// # Errors
     /// [`Code::Unavailable`] if Postgres did not answer: the hint shall come again.
     pub async fn turn(&self, tenant: TenantId, conversation: ConversationId) -> Result<()> {
-        let Some(claim) = self.store.claim(tenant, conversation, &self.times, &self.memory).await? else {
+        let claiming = self.store.claim(tenant, conversation, &self.times, &self.memory);
+        let Some(claim) = claiming.instrument(trace_span!("claim")).await? else {
             // Then the hint may have been about something else.
             self.tell_outside(tenant, conversation).await;
             return Ok(());
         };
+        let followed = Span::current();
+        if !followed.is_disabled() {
+            followed.record("turn.id", claim.turn.to_string());
+            followed.record("attempt", claim.attempt);
+        }
         let span = info_span!("turn", tenant.id = %tenant, conversation.id = %conversation, turn.id = %claim.turn,
             attempt = claim.attempt);
         async {
@@ -105,7 +112,7 @@ impl Orchestrator {
             let mut run = Run::of(&claim, Account::of(&self.store, &claim));
             let outcome = self.outcome(&claim, &mut run).await?;
             let steps_back = matches!(outcome, Outcome::StepBack(_));
-            let closed = self.close(&claim, outcome, &mut run).await?;
+            let closed = self.close(&claim, outcome, &mut run).instrument(trace_span!("finish")).await?;
             info!(duration_ms = begun.elapsed().as_millis(), "turn is over");
             if let Some(end) = closed.end {
                 self.figures.ended(end, begun.elapsed());

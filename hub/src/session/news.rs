@@ -13,8 +13,10 @@ use chat_core::{
         messages::{Page, Position},
         turns::End,
     },
+    trace, trace_span,
 };
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::{Open, Session};
 use crate::{close::Close, fanout::Event, peer::Peer};
@@ -59,7 +61,14 @@ impl Session {
             self.last_seq = seq;
         }
         self.note(&event.frame);
-        peer.news(&event).await?;
+        match &event.traceparent {
+            None => peer.news(&event).await?,
+            // Rare, and boxed like all that is.
+            Some(parent) => {
+                let span = trace::under(trace_span!("relay", otel.kind = "consumer"), Some(parent));
+                Box::pin(peer.news(&event).instrument(span)).await?;
+            }
+        }
         let ServerFrame::Status { status, .. } = event.frame else { return Ok(()) };
         self.seat.status = status;
         // Whose conversation it is not may be here only while it waits for a person.

@@ -17,10 +17,11 @@ use chat_core::{
     },
     text::Text,
     token::Identity,
+    trace_span,
 };
 use futures::future::poll_immediate;
 use tokio::time::{Instant, timeout};
-use tracing::{debug, error};
+use tracing::{Instrument, Span, debug, error, field::Empty};
 
 use super::{Session, expiry};
 use crate::{
@@ -76,7 +77,11 @@ impl Session {
         self.bad_frames = 0;
         match frame {
             ClientFrame::Message(Said { text, client_message_id }) => {
-                self.message(peer, text, client_message_id, begun).await
+                let span = trace_span!("message", otel.kind = "server", turn.id = Empty, conversation.id = Empty);
+                if !span.is_disabled() {
+                    span.record("conversation.id", self.seat.conversation.to_string());
+                }
+                self.message(peer, text, client_message_id, begun).instrument(span).await
             }
             ClientFrame::Stop(event::Stop { turn_id }) => self.stop(peer, turn_id).await,
             ClientFrame::Read(event::Read { seq }) => self.mark(peer, seq).await,
@@ -157,6 +162,9 @@ impl Session {
             client_message_id,
             duplicate: accepted.earlier.is_some(),
         };
+        if !Span::current().is_disabled() {
+            Span::current().record("turn.id", turn_id.to_string());
+        }
         if accepted.waits() {
             // Again for a repeat whose turn still waits: the first time may have ended before its hints were given.
             self.hub.0.dispatcher.hint(accepted.job(&seat));
