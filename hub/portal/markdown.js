@@ -6,7 +6,7 @@
 
 import { Marked } from "./vendor/marked.esm.js";
 import "./vendor/purify.min.js";
-import { button, h } from "./view.js";
+import { button, h, toast } from "./view.js";
 import { t } from "./texts.js";
 
 const marked = new Marked({ gfm: true, breaks: true });
@@ -70,7 +70,12 @@ export function showMarkdown(element, text) {
 
 /** @param {string} text @param {HTMLElement} by */
 export async function copyText(text, by) {
-  await navigator.clipboard.writeText(text);
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // The host's frame does not allow it (`allow="clipboard-write"`).
+    return toast(t("error_forbidden"));
+  }
   by.classList.add("done");
   by.setAttribute("aria-label", t("copied"));
   setTimeout(() => {
