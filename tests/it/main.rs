@@ -29,6 +29,7 @@ mod identity;
 mod in_stead;
 mod keys;
 mod lambda;
+mod local_portal;
 mod memory;
 mod messages;
 mod model;

@@ -3,7 +3,7 @@
 //! [`services`] starts private instances of Postgres, Redis and an SQS-compatible server; [`product`] runs the REST
 //! function, the hub and the orchestrator in this process, with [`pump`] in the part of the event source; [`demo`] fills
 //! a database; [`app`] gives each test a database of its own; [`clients`] and [`events`] are the kinds of callers; [`model`]
-//! plays a provider of models, [`channels`] the services behind Slack and WhatsApp. [`lambda`] and [`hub_process`] run the real binaries instead.
+//! plays a provider of models, [`channels`] the services behind Slack and WhatsApp, [`local_portal`] a company's portal. [`lambda`] and [`hub_process`] run the real binaries instead.
 
 pub mod app;
 pub mod attack;
@@ -20,6 +20,7 @@ pub mod fuzz;
 pub mod hub_process;
 pub mod issuer;
 pub mod lambda;
+pub mod local_portal;
 pub mod mint;
 pub mod model;
 pub mod notices;

@@ -83,6 +83,7 @@ async fn main() -> Result<()> {
         allowed_origins: Vec::new(),
         trusted_proxies: 0,
         portal: config::Portal::default(),
+        local_portal: None,
         limits: app::lifted(),
         times: Times::default(),
         memory: Memory::default(),

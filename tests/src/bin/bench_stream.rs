@@ -191,6 +191,7 @@ async fn main() -> Result<()> {
                 allowed_origins: Vec::new(),
                 trusted_proxies: 0,
                 portal: config::Portal::default(),
+                local_portal: None,
                 limits: app::lifted(),
                 times,
                 notices: config::Notices::default(),
