@@ -94,7 +94,8 @@ export class Page {
     this.role = me.role;
     this.tenants = me.tenants;
     const wanted = new URLSearchParams(location.search).get("tenant");
-    this.tenant = me.tenants.some(({ id }) => id === wanted) || (me.role === "platform_admin" && wanted) ? wanted ?? undefined : me.tenants[0]?.id;
+    const known = me.role === "platform_admin" || me.tenants.some(({ id }) => id === wanted);
+    this.tenant = (known && wanted) || me.tenants[0]?.id;
     this.#mayAnswer();
     this.sidebar = new Sidebar(this);
     this.main = h("main", { class: "main" });
@@ -201,7 +202,8 @@ export class Page {
 
   #welcome() {
     this.element.dataset.pane = "list";
-    this.main?.replaceChildren(h("div", { class: "welcome" }, h("h2", {}, t("welcome")), h("p", {}, t("welcome_hint"))));
+    const start = this.tenant && h("button", { type: "button", class: "main", onclick: () => this.sidebar?.choose() }, t("new_chat"));
+    this.main?.replaceChildren(h("div", { class: "welcome" }, h("h2", {}, t("welcome")), h("p", {}, t("welcome_hint")), start));
   }
 
   /** @param {string} title @param {string} text */

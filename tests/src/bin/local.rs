@@ -39,6 +39,9 @@ const TOKENS_VALID: Duration = Duration::from_secs(12 * 3_600);
 /// Where the stack listens if it can, so that a bookmark of the chat stays good.
 const USUAL_PORT: u16 = 8787;
 
+/// What somebody says who wants a person: then an admin finds the conversation in the inbox.
+const PERSON: &str = "a human";
+
 /// People shown on screen; the ready file has all.
 const SHOWN: usize = 8;
 
@@ -145,6 +148,7 @@ async fn run(start: &Start) -> Result<()> {
     say("making the demo");
     let demo =
         demo::seed(&owner_url, Size { tenants: start.tenants, users: start.users, agents: start.agents }).await?;
+    demo::set_escalation(&owner_url, PERSON).await?;
 
     let model = model(&services.postgres.app_url("chat"), &owner_url).await?;
 
