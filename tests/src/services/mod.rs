@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-pub use postgres::Postgres;
+pub use postgres::{Postgres, pg_bin};
 pub use redis::{ACL, Entrance, Redis, User};
 pub use sqs::Sqs;
 pub use watchdog::{Ending, Watchdog};
