@@ -9,6 +9,7 @@ pub mod app;
 pub mod attack;
 pub mod balancer;
 pub mod breaches;
+pub mod browser;
 pub mod campaign;
 pub mod card;
 pub mod channels;
