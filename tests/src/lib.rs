@@ -10,6 +10,7 @@ pub mod attack;
 pub mod balancer;
 pub mod bench;
 pub mod breaches;
+pub mod browser;
 pub mod campaign;
 pub mod card;
 pub mod channels;
