@@ -77,4 +77,10 @@ impl Browser {
         }
         Ok(requests.into_iter().map(|(_, request)| request).collect())
     }
+
+    /// Whom the page asked, but for this machine, since it was asked for requests last.
+    pub(super) async fn strangers(&self) -> Result<Vec<String>> {
+        let urls = self.requests().await?.into_iter().map(|request| request.url);
+        Ok(urls.filter(|url| !url.split_once("://").is_some_and(|(_, rest)| rest.starts_with("127.0.0.1:"))).collect())
+    }
 }

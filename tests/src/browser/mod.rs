@@ -66,12 +66,14 @@ pub async fn scene(name: &str, play: impl AsyncFnOnce(&mut Browser) -> Result<()
         let at = browser.js("return location.href", &[]).await.unwrap_or_default();
         eprintln_of(&format!("{name}: what it showed is in {}; at {at}; it said: {complaints:#?}", picture.display()));
     }
+    let strangers = browser.strangers().await.unwrap_or_default();
     browser.driver.quit().await.expect("the browser ends");
     match played {
         Ok(played) => played.unwrap_or_else(|error| panic!("{name}: {error:?}")),
         Err(panic) => std::panic::resume_unwind(panic),
     }
     assert!(complaints.is_empty(), "{name}: {complaints:#?}");
+    assert!(strangers.is_empty(), "{name}: the page asked others: {strangers:#?}");
 }
 
 #[expect(clippy::print_stderr, reason = "the test runner shows it with the failure")]
