@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod history;
+mod lost;
+mod person;
 mod play;
 mod signing_in;
 mod talking;
