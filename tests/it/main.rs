@@ -62,4 +62,5 @@ mod tools;
 mod turns;
 mod usage;
 mod walls;
+mod weight;
 mod wire;
