@@ -53,6 +53,11 @@ purify.addHook("afterSanitizeAttributes", (/** @type {Element} */ node) => {
  */
 export function showMarkdown(element, text) {
   const shown = purify.sanitize(/** @type {string} */ (marked.parse(text)), ALLOWED);
+  // A document without a body, as a `<frameset>` makes it: what cannot be shown can still be read.
+  if (!shown) {
+    element.textContent = text;
+    return;
+  }
   for (const code of shown.querySelectorAll("pre")) {
     const copy = button({ class: "copy", label: t("copy"), icon: "copy", onclick: () => copyText(code.textContent ?? "", copy) });
     const frame = h("div", { class: "code" });

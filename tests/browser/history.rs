@@ -1,13 +1,10 @@
 //! A long conversation: what was said earlier comes when one looks for it, and nothing jumps.
 
 use anyhow::Result;
-use harness::{
-    app::App,
-    browser::{Browser, scene},
-};
+use harness::{app::App, browser::Browser};
 use serde_json::{Value, json};
 
-use crate::play::{FIELD, SAID, open, say, stage};
+use crate::play::{FIELD, SAID, open, say, scene, stage};
 
 /// Makes a conversation of ben's with so many messages, as if they had been said.
 async fn long(app: &App, messages: i64) -> Result<()> {
@@ -38,10 +35,9 @@ async fn scroll(browser: &Browser, to: Value) -> Result<()> {
 
 #[tokio::test]
 async fn earlier_messages_come_without_a_jump() {
-    scene("older", async |browser| {
-        let (app, _) = stage().await?;
-        long(&app, 230).await?;
-        open(browser, &app, "ben@acme").await?;
+    scene("older", stage(), async |browser, app, _| {
+        long(app, 230).await?;
+        open(browser, app, "ben@acme").await?;
         browser.until(".message[data-seq='230']").await?;
         let at_end =
             "const s = document.querySelector('.scroller'); return s.scrollHeight - s.scrollTop - s.clientHeight < 2";
@@ -76,17 +72,16 @@ async fn earlier_messages_come_without_a_jump() {
         assert_eq!(first_in_sight(browser).await?, before);
         browser.click(".to-bottom").await?;
         browser.until_js("the end in sight", at_end, &[]).await?;
-        app.finish().await
+        Ok(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn what_was_found_is_shown_however_long_ago_it_was() {
-    scene("found", async |browser| {
-        let (app, _) = stage().await?;
-        long(&app, 230).await?;
-        open(browser, &app, "ben@acme").await?;
+    scene("found", stage(), async |browser, app, _| {
+        long(app, 230).await?;
+        open(browser, app, "ben@acme").await?;
         browser.until(".message[data-seq='230']").await?;
         browser.write("input[type=search]", "zebra").await?;
         browser.until_texts(".conversations mark", &["zebra"]).await?;
@@ -99,7 +94,7 @@ async fn what_was_found_is_shown_however_long_ago_it_was() {
         say(browser, "I found it").await?;
         browser.until_says(SAID, "re: I found it").await?;
         browser.until(FIELD).await?;
-        app.finish().await
+        Ok(())
     })
     .await;
 }

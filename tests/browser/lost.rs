@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use harness::{
-    app::{App, services, until},
-    browser::{Browser, scene},
+    app::{App, until},
+    browser::Browser,
     cache,
     hub_process::{HubProcess, environment},
     lambda::binaries,
@@ -13,11 +13,11 @@ use harness::{
     services::{Options, Services, free_port},
 };
 
-use crate::play::{FIELD, SAID, say, stage, stage_with, start, stored};
+use crate::play::{FIELD, SAID, say, scene, stage, stage_with, start, stored};
 
 #[tokio::test]
 async fn what_is_said_while_the_hub_is_gone_arrives_once() {
-    scene("hub", async |browser| {
+    let set = async {
         // Services of its own, since a queue that another process reaches needs one more.
         let mut queues = Services::start(&Options { durable: false, max_connections: 10 }, &|_| {}).await?;
         let endpoint = queues.start_sqs(&cache(), &|_| {}).await?.endpoint();
@@ -29,6 +29,9 @@ async fn what_is_said_while_the_hub_is_gone_arrives_once() {
             setting.local_portal.as_mut().unwrap().hub = Some(format!("http://{hub_at}"));
         })
         .await?;
+        Ok((app, (queues, hub_at)))
+    };
+    scene("hub", set, async |browser, app, (_queues, hub_at)| {
         let program = binaries().await?.join("hub");
         let mut env = environment(&app.setting)?;
         env.push(("LISTEN", hub_at.clone()));
@@ -36,7 +39,7 @@ async fn what_is_said_while_the_hub_is_gone_arrives_once() {
         env.push(("PORTAL_HOSTS", app.product.rest()));
         env.push(("PORTAL_REST_URL", app.product.rest()));
         let mut hub = HubProcess::start(&program, &env).await?;
-        start(browser, &app, "ben@acme").await?;
+        start(browser, app, "ben@acme").await?;
         say(browser, "before").await?;
         browser.until_texts(SAID, &["before", "re: before"]).await?;
 
@@ -51,10 +54,9 @@ async fn what_is_said_while_the_hub_is_gone_arrives_once() {
         browser.until_texts(".message.mine .body", &["before", "into the dark", "meanwhile"]).await?;
         let _hub = HubProcess::start(&program, &env).await?;
         let all = ["before", "re: before", "into the dark", "meanwhile"];
-        settled(browser, &app, &all).await?;
+        settled(browser, app, &all).await?;
         browser.until_gone(".banner[data-kind=bad]").await?;
-        app.finish().await?;
-        queues.stop().await
+        Ok(())
     })
     .await;
 }
@@ -74,9 +76,8 @@ async fn settled(browser: &Browser, app: &App, said: &[&str]) -> anyhow::Result<
 
 #[tokio::test]
 async fn who_is_offline_goes_on_writing_and_is_heard_once_when_they_are_back() {
-    scene("offline", async |browser| {
-        let (app, player) = stage().await?;
-        start(browser, &app, "ben@acme").await?;
+    scene("offline", stage(), async |browser, app, player| {
+        start(browser, app, "ben@acme").await?;
         let dictation = player.dictation();
         say(browser, "dictate").await?;
         dictation.say("While you");
@@ -85,29 +86,28 @@ async fn who_is_offline_goes_on_writing_and_is_heard_once_when_they_are_back() {
         browser.until_says(".banner[data-kind=bad]", "offline").await?;
         dictation.say(" were away.");
         dictation.end();
-        until("the answer to be stored", || async { Ok(stored(&app, "ben@acme").await.len() == 2) }).await?;
+        until("the answer to be stored", || async { Ok(stored(app, "ben@acme").await.len() == 2) }).await?;
         say(browser, "one").await?;
         say(browser, "two").await?;
         browser.until_texts(".message.mine.sending .body", &["one", "two"]).await?;
-        assert_eq!(stored(&app, "ben@acme").await.len(), 2);
+        assert_eq!(stored(app, "ben@acme").await.len(), 2);
         browser.offline(false).await?;
         browser.until_gone(".banner[data-kind=bad]").await?;
         browser.until_gone(".message.sending").await?;
-        until("every answer", || async { Ok(stored(&app, "ben@acme").await.len() == 6) }).await?;
-        let all = stored(&app, "ben@acme").await;
+        until("every answer", || async { Ok(stored(app, "ben@acme").await.len() == 6) }).await?;
+        let all = stored(app, "ben@acme").await;
         let all: Vec<&str> = all.iter().map(String::as_str).collect();
         assert_eq!(all[..3], ["dictate", "While you were away.", "one"]);
         browser.until_texts(SAID, &all).await?;
-        app.finish().await
+        Ok(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn what_was_not_sent_is_sent_by_the_page_that_is_loaded_again() {
-    scene("unsent", async |browser| {
-        let (app, _) = stage().await?;
-        start(browser, &app, "ben@acme").await?;
+    scene("unsent", stage(), async |browser, app, _| {
+        start(browser, app, "ben@acme").await?;
         browser.offline(true).await?;
         browser.until(".banner[data-kind=bad]").await?;
         say(browser, "do not lose me").await?;
@@ -115,18 +115,18 @@ async fn what_was_not_sent_is_sent_by_the_page_that_is_loaded_again() {
         browser.offline(false).await?;
         browser.come_again().await?;
         browser.until_texts(SAID, &["do not lose me", "re: do not lose me"]).await?;
-        assert_eq!(stored(&app, "ben@acme").await, ["do not lose me", "re: do not lose me"]);
-        app.finish().await
+        assert_eq!(stored(app, "ben@acme").await, ["do not lose me", "re: do not lose me"]);
+        Ok(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_token_is_renewed_before_it_ends_and_nobody_notices() {
-    scene("token", async |browser| {
-        let life = Duration::from_secs(5);
-        let (app, _) = stage_with(|setting| setting.local_portal.as_mut().unwrap().valid = life).await?;
-        start(browser, &app, "ben@acme").await?;
+    let life = Duration::from_secs(5);
+    let set = stage_with(|setting| setting.local_portal.as_mut().unwrap().valid = life);
+    scene("token", set, async |browser, app, _| {
+        start(browser, app, "ben@acme").await?;
         browser.out().await?;
         browser.js("window.asked = []; addEventListener('message', ({data}) => asked.push(data.reason))", &[]).await?;
         let renewed = "return asked.filter((reason) => reason === 'refresh').length >= 2";
@@ -141,16 +141,16 @@ async fn a_token_is_renewed_before_it_ends_and_nobody_notices() {
         browser.until_texts(SAID, &["still here", "re: still here"]).await?;
         let sockets = browser.requests().await?.into_iter().filter(|request| request.url.starts_with("ws://")).count();
         assert_eq!(sockets, 1, "the connection stood");
-        app.finish().await
+        Ok(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn who_may_not_come_in_any_more_is_told_so() {
-    scene("put_out", async |browser| {
-        let (app, _) = stage_with(|setting| setting.limits.ping_ms = 200).await?;
-        start(browser, &app, "ben@acme").await?;
+    let set = stage_with(|setting| setting.limits.ping_ms = 200);
+    scene("put_out", set, async |browser, app, _| {
+        start(browser, app, "ben@acme").await?;
         say(browser, "hello").await?;
         browser.until_texts(SAID, &["hello", "re: hello"]).await?;
         let owner = app.owner().await?;
@@ -158,8 +158,7 @@ async fn who_may_not_come_in_any_more_is_told_so() {
         browser.until_says(".banner[data-kind=bad]", "no longer have access").await?;
         let writable = "return !document.querySelector(arguments[0]).disabled";
         assert_eq!(browser.js(writable, &[FIELD.into()]).await?, false);
-        services().await?;
-        app.finish().await
+        Ok(())
     })
     .await;
 }

@@ -1,23 +1,20 @@
 //! A person answers in the agent's stead: both sides of it.
 
-use harness::browser::scene;
-
-use crate::play::{FIELD, SAID, say, stage, start};
+use crate::play::{FIELD, SAID, say, scene, stage, start};
 
 #[tokio::test]
 async fn a_person_takes_over_answers_and_hands_back() {
-    scene("person", async |browser| {
-        let (app, _) = stage().await?;
+    scene("person", stage(), async |browser, app, _| {
         let rules = r#"[{"condition": "help", "reason": "asked for help"}]"#;
         app.owner().await?.execute("update agents set escalation_rules = $1::text::jsonb", &[&rules]).await?;
-        start(browser, &app, "ben@acme").await?;
+        start(browser, app, "ben@acme").await?;
         say(browser, "help").await?;
         browser.until_says(".banner[data-kind=person]", "A person has been asked to help").await?;
         browser.until(".message.mine[data-state=escalated]").await?;
         let bens = browser.tab().await?;
 
         let adas = browser.new_tab().await?;
-        browser.sign_in(&app, "ada@acme").await?;
+        browser.sign_in(app, "ada@acme").await?;
         browser.until_texts(".tabs .count", &["1"]).await?;
         browser.click("[data-shows=inbox]").await?;
         browser.until_says(".conversations a", "asked for help").await?;
@@ -49,7 +46,7 @@ async fn a_person_takes_over_answers_and_hands_back() {
         browser.until_gone(".banner[data-kind=person]").await?;
         say(browser, "and you?").await?;
         browser.until_texts(SAID, &["help", "Ada here. What is it?", "thank you", "and you?", "re: and you?"]).await?;
-        app.finish().await
+        Ok(())
     })
     .await;
 }

@@ -14,10 +14,27 @@ use futures::{
 };
 use harness::{
     app::App,
-    browser::{Browser, Key},
+    browser::{self, Browser, Key},
     product::Setting,
 };
 use orchestrator::model::{Ended, Model, Piece, Prompt, Purse, at_once};
+
+/// Plays a scene in a product, and then waits for all of its turns to end.
+pub(crate) async fn scene<T>(
+    name: &str,
+    set: impl Future<Output = Result<(App, T)>>,
+    play: impl AsyncFnOnce(&mut Browser, &App, &T) -> Result<()>,
+) {
+    browser::scene(name, async |browser| {
+        let (app, besides) = set.await?;
+        match play(browser, &app, &besides).await {
+            Ok(()) => app.finish().await,
+            // Here, since a product that is dropped unfinished would fail with another word.
+            Err(error) => panic!("{name}: {error:?}"),
+        }
+    })
+    .await;
+}
 
 /// Where one writes.
 pub(crate) const FIELD: &str = ".composer textarea";

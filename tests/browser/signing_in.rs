@@ -1,7 +1,8 @@
 //! From the portal to the chat, and how the one asks the other who is there.
 
-use harness::{app::App, browser::scene};
 use serde_json::{Value, json};
+
+use crate::play::{scene, stage};
 
 /// Keeps what a page hears, in the page around the chat.
 const LISTEN: &str =
@@ -9,8 +10,7 @@ const LISTEN: &str =
 
 #[tokio::test]
 async fn a_person_is_chosen_and_the_chat_asks_for_their_token() {
-    scene("chosen", async |browser| {
-        let app = App::with_portal(|_| {}).await?;
+    scene("chosen", stage(), async |browser, app, _| {
         browser.visit(&format!("{}/", app.product.rest())).await?;
         browser.until_texts("#people h2", &["THE PLATFORM", "ACME", "GLOBEX"]).await?;
         browser.until_says("#people button", "ada@acme").await?;
@@ -36,7 +36,7 @@ async fn a_person_is_chosen_and_the_chat_asks_for_their_token() {
             assert!(ours, "{}", request.url);
             assert!(!request.url.contains("eyJ"), "a token in an address: {}", request.url);
         }
-        app.finish().await
+        Ok(())
     })
     .await;
 }

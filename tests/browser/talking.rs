@@ -1,14 +1,13 @@
 //! Saying something and reading what is answered.
 
-use harness::browser::{Key, scene};
+use harness::browser::Key;
 
-use crate::play::{FIELD, SAID, open, say, stage, start, stored};
+use crate::play::{FIELD, SAID, open, say, scene, stage, start, stored};
 
 #[tokio::test]
 async fn a_chat_begins_and_goes_on() {
-    scene("chat", async |browser| {
-        let (app, _) = stage().await?;
-        start(browser, &app, "ben@acme").await?;
+    scene("chat", stage(), async |browser, app, _| {
+        start(browser, app, "ben@acme").await?;
         say(browser, "Hello <b>there</b>").await?;
         browser.until_texts(SAID, &["Hello <b>there</b>", "re: Hello there"]).await?;
         browser.until(".message.mine[data-state=answered]").await?;
@@ -17,22 +16,21 @@ async fn a_chat_begins_and_goes_on() {
         browser.until_texts(".message.agent strong", &["bold"]).await?;
         browser.until_texts(".message.agent code", &["code"]).await?;
         let all = ["Hello <b>there</b>", "re: Hello <b>there</b>", "say **bold** and `code`", "**bold** and `code`"];
-        assert_eq!(stored(&app, "ben@acme").await, all);
+        assert_eq!(stored(app, "ben@acme").await, all);
         browser.until_says(".conversations a", "bold").await?;
         browser.come_again().await?;
         browser
             .until_texts(SAID, &["Hello <b>there</b>", "re: Hello there", "say **bold** and `code`", "bold and code"])
             .await?;
-        app.finish().await
+        Ok(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_reply_is_whole_for_who_loads_the_page_again_while_it_is_written() {
-    scene("reload", async |browser| {
-        let (app, player) = stage().await?;
-        start(browser, &app, "ben@acme").await?;
+    scene("reload", stage(), async |browser, app, player| {
+        start(browser, app, "ben@acme").await?;
         let dictation = player.dictation();
         say(browser, "dictate").await?;
         dictation.say("Once upon");
@@ -44,21 +42,20 @@ async fn a_reply_is_whole_for_who_loads_the_page_again_while_it_is_written() {
         dictation.end();
         browser.until(".message.agent.whole").await?;
         browser.until_texts(SAID, &["dictate", "Once upon a time."]).await?;
-        app.finish().await
+        Ok(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn two_tabs_show_the_same() {
-    scene("tabs", async |browser| {
-        let (app, player) = stage().await?;
-        start(browser, &app, "ben@acme").await?;
+    scene("tabs", stage(), async |browser, app, player| {
+        start(browser, app, "ben@acme").await?;
         say(browser, "from the first").await?;
         browser.until_texts(SAID, &["from the first", "re: from the first"]).await?;
         let first = browser.tab().await?;
         let second = browser.new_tab().await?;
-        open(browser, &app, "ben@acme").await?;
+        open(browser, app, "ben@acme").await?;
         browser.until_texts(SAID, &["from the first", "re: from the first"]).await?;
         let dictation = player.dictation();
         say(browser, "dictate from the second").await?;
@@ -76,16 +73,15 @@ async fn two_tabs_show_the_same() {
             browser.until(".message:last-child.whole").await?;
             browser.until_texts(SAID, &all).await?;
         }
-        app.finish().await
+        Ok(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_reply_that_is_stopped_keeps_what_is_written() {
-    scene("stop", async |browser| {
-        let (app, player) = stage().await?;
-        start(browser, &app, "ben@acme").await?;
+    scene("stop", stage(), async |browser, app, player| {
+        start(browser, app, "ben@acme").await?;
         let dictation = player.dictation();
         say(browser, "dictate").await?;
         dictation.say("So far");
@@ -97,64 +93,61 @@ async fn a_reply_that_is_stopped_keeps_what_is_written() {
         browser.until_gone(".composer .stop").await?;
         say(browser, "and on").await?;
         browser.until_texts(SAID, &["dictate", "So far", "and on", "re: and on"]).await?;
-        app.finish().await
+        Ok(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn what_was_not_answered_can_be_said_again() {
-    scene("again", async |browser| {
-        let (app, _) = stage().await?;
-        start(browser, &app, "ben@acme").await?;
+    scene("again", stage(), async |browser, app, _| {
+        start(browser, app, "ben@acme").await?;
         say(browser, "fail once").await?;
         browser.until(".message.mine[data-state=failed]").await?;
         browser.click("[data-does=again]").await?;
         browser.until_texts(SAID, &["fail once", "fail once", "re: fail once"]).await?;
-        assert_eq!(stored(&app, "ben@acme").await, ["fail once", "fail once", "re: fail once"]);
-        app.finish().await
+        assert_eq!(stored(app, "ben@acme").await, ["fail once", "fail once", "re: fail once"]);
+        Ok(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_conversation_that_is_started_over_is_empty_everywhere() {
-    scene("reset", async |browser| {
-        let (app, _) = stage().await?;
-        start(browser, &app, "ben@acme").await?;
+    scene("reset", stage(), async |browser, app, _| {
+        start(browser, app, "ben@acme").await?;
         say(browser, "forget me").await?;
         browser.until_texts(SAID, &["forget me", "re: forget me"]).await?;
         let first = browser.tab().await?;
         browser.new_tab().await?;
-        open(browser, &app, "ben@acme").await?;
+        open(browser, app, "ben@acme").await?;
         browser.until_texts(SAID, &["forget me", "re: forget me"]).await?;
         browser.click("[data-does=options]").await?;
         browser.click(".menu [data-does=reset]").await?;
         browser.until("dialog[open]").await?;
         browser.press(&[Key::Escape]).await?;
         browser.until_gone("dialog").await?;
-        assert_eq!(stored(&app, "ben@acme").await.len(), 2, "only who says so");
+        assert_eq!(stored(app, "ben@acme").await.len(), 2, "only who says so");
         browser.click("[data-does=options]").await?;
         browser.click(".menu [data-does=reset]").await?;
         browser.click("dialog[open] button[type=submit]").await?;
         browser.until(".empty").await?;
         browser.until_gone(".message").await?;
-        assert!(stored(&app, "ben@acme").await.is_empty());
+        assert!(stored(app, "ben@acme").await.is_empty());
         say(browser, "anew").await?;
         browser.until_texts(SAID, &["anew", "re: anew"]).await?;
         browser.switch_to(&first).await?;
         browser.enter("iframe").await?;
         browser.until_texts(SAID, &["anew", "re: anew"]).await?;
-        app.finish().await
+        Ok(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn words_are_found_and_lead_to_their_message() {
-    scene("search", async |browser| {
-        let (app, _) = stage().await?;
-        start(browser, &app, "ben@acme").await?;
+    scene("search", stage(), async |browser, app, _| {
+        start(browser, app, "ben@acme").await?;
         say(browser, "say the zebra sleeps").await?;
         browser.until_texts(SAID, &["say the zebra sleeps", "the zebra sleeps"]).await?;
         say(browser, "and now something else").await?;
@@ -173,16 +166,15 @@ async fn words_are_found_and_lead_to_their_message() {
         assert_eq!(at, "search", "Ctrl+K leads to it");
         browser.keys("qqq").await?;
         browser.until_says(".nothing", "qqq").await?;
-        app.finish().await
+        Ok(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn the_keyboard_is_enough() {
-    scene("keyboard", async |browser| {
-        let (app, player) = stage().await?;
-        browser.sign_in(&app, "ben@acme").await?;
+    scene("keyboard", stage(), async |browser, app, player| {
+        browser.sign_in(app, "ben@acme").await?;
         browser.until("[data-does=new]").await?;
         tab_to(browser, "[data-does=new]").await?;
         browser.press(&[Key::Enter]).await?;
@@ -212,7 +204,7 @@ async fn the_keyboard_is_enough() {
         browser.until(".menu").await?;
         browser.press(&[Key::Escape]).await?;
         browser.until_gone(".menu").await?;
-        app.finish().await
+        Ok(())
     })
     .await;
 }

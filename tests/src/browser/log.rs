@@ -35,7 +35,8 @@ impl Browser {
             let network = entry.source == "network" || entry.message.contains("WebSocket connection to");
             matches!(entry.level.as_str(), "SEVERE" | "WARNING") && !network
         });
-        Ok(grave.map(|entry| format!("{}: {}", entry.source, entry.message)).collect())
+        let said = grave.map(|entry| format!("{}: {}", entry.source, entry.message));
+        Ok(said.filter(|line| !self.forgiven.iter().any(|part| line.contains(part))).collect())
     }
 
     /// Takes what is in a log.

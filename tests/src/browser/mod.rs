@@ -46,6 +46,7 @@ pub const PHONE: (u32, u32) = (390, 844);
 /// A browser with a profile of its own.
 pub struct Browser {
     driver: Driver,
+    forgiven: Vec<&'static str>,
 }
 
 /// Plays a scene in a fresh browser, if there is one on this machine; whatever it must not say, it has not said.
@@ -109,10 +110,15 @@ impl Browser {
             wishes.push("--no-sandbox".to_owned());
         }
         let driver = Driver::start(&driver.url(), driver.browser(), &wishes).await.context("starting a browser")?;
-        let browser = Self { driver };
+        let browser = Self { driver, forgiven: Vec::new() };
         browser.window(WIDE).await?;
         browser.media("light", false).await?;
         Ok(browser)
+    }
+
+    /// Does not fail the scene for what the browser says with this in it.
+    pub fn forgive(&mut self, part: &'static str) {
+        self.forgiven.push(part);
     }
 
     /// Goes to an address, and returns when it is loaded with all that is in it.
