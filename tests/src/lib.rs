@@ -3,7 +3,7 @@
 //! [`services`] starts private instances of Postgres, Redis and an SQS-compatible server; [`product`] runs the REST
 //! function, the hub and the orchestrator in this process, with [`pump`] in the part of the event source; [`demo`] fills
 //! a database; [`app`] gives each test a database of its own; [`clients`] and [`events`] are the kinds of callers; [`model`]
-//! plays a provider of models, [`channels`] the services behind Slack and WhatsApp, [`local_portal`] a company's portal. [`bench`] measures. [`lambda`] and [`hub_process`] run the real binaries instead.
+//! plays a provider of models, [`channels`] the services behind Slack and WhatsApp, [`local_portal`] a company's portal. [`mod@bench`] measures. [`lambda`] and [`hub_process`] run the real binaries instead.
 
 pub mod app;
 pub mod attack;
