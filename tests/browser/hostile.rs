@@ -50,8 +50,7 @@ impl Trap {
 
     /// The texts, with its address in them.
     fn texts(&self) -> Vec<String> {
-        let lines =
-            TEXTS.lines().filter(|line| !line.is_empty() && !(line.starts_with("# ") && !line.contains("PWN>")));
+        let lines = TEXTS.lines().filter(|line| !line.is_empty() && (!line.starts_with("# ") || line.contains("PWN>")));
         let host = self.origin.trim_start_matches("http://");
         let filled = |line: &str| {
             let line = line.replace("TRAPHOST", host).replace("TRAP", &self.origin).replace("PWN", "top.pwned=1");

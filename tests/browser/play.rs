@@ -1,39 +1,31 @@
 //! What scenes have in common: a product with a model that can be dictated to, and what people do at the page, in words.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
-};
+use std::sync::Arc;
 
 use anyhow::Result;
-use chat_core::{Code, Error};
-use futures::{
-    StreamExt,
-    channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded},
-    stream::BoxStream,
-};
+use futures::future::LocalBoxFuture;
 use harness::{
     app::App,
-    browser::{self, Browser, Key},
+    browser::{self, Browser, Key, Player},
     product::Setting,
 };
-use orchestrator::model::{Ended, Model, Piece, Prompt, Purse, at_once};
+use orchestrator::model::Model;
 
 /// Plays a scene in a product, and then waits for all of its turns to end.
-pub(crate) async fn scene<T>(
-    name: &str,
-    set: impl Future<Output = Result<(App, T)>>,
-    play: impl AsyncFnOnce(&mut Browser, &App, &T) -> Result<()>,
-) {
-    browser::scene(name, async |browser| {
+pub(crate) fn scene<'a, T: 'a>(
+    name: &'a str,
+    set: impl Future<Output = Result<(App, T)>> + 'a,
+    play: impl AsyncFnOnce(&mut Browser, &App, &T) -> Result<()> + 'a,
+) -> LocalBoxFuture<'a, ()> {
+    let played = async move |browser: &mut Browser| {
         let (app, besides) = set.await?;
         match play(browser, &app, &besides).await {
             Ok(()) => app.finish().await,
             // Here, since a product that is dropped unfinished would fail with another word.
             Err(error) => panic!("{name}: {error:?}"),
         }
-    })
-    .await;
+    };
+    Box::pin(browser::scene(name, played))
 }
 
 /// Where one writes.
@@ -41,51 +33,6 @@ pub(crate) const FIELD: &str = ".composer textarea";
 
 /// What is said, in its order.
 pub(crate) const SAID: &str = ".message .body";
-
-/// A model that answers `re: …`. It fails when told to for the first time, and says a dictation when told to.
-#[derive(Default)]
-pub(crate) struct Player {
-    dictations: Mutex<VecDeque<UnboundedReceiver<Piece>>>,
-    failed: Mutex<bool>,
-}
-
-impl Player {
-    /// What it says when it is next told to `dictate`.
-    pub(crate) fn dictation(&self) -> Dictation {
-        let (says, hears) = unbounded();
-        self.dictations.lock().unwrap().push_back(hears);
-        Dictation(says)
-    }
-}
-
-impl Model for Player {
-    fn speak<'a>(&'a self, prompt: &'a Prompt, _: &'a dyn Purse) -> BoxStream<'a, chat_core::Result<Piece>> {
-        let message = prompt.message();
-        if message.starts_with("dictate") {
-            let hears = self.dictations.lock().unwrap().pop_front().expect("a dictation for each such message");
-            return hears.map(Ok).boxed();
-        }
-        at_once("player", async move {
-            if message == "fail once" && !std::mem::replace(&mut *self.failed.lock().unwrap(), true) {
-                return Err(Error::new(Code::ModelFailed, "no answer"));
-            }
-            Ok(message.strip_prefix("say ").map_or_else(|| format!("re: {message}"), str::to_owned))
-        })
-    }
-}
-
-/// Who tells it.
-pub(crate) struct Dictation(UnboundedSender<Piece>);
-
-impl Dictation {
-    pub(crate) fn say(&self, words: &str) {
-        self.0.unbounded_send(Piece::Text(words.to_owned())).unwrap();
-    }
-
-    pub(crate) fn end(self) {
-        self.0.unbounded_send(Piece::End(Ended { model: "player".to_owned(), usage: None })).unwrap();
-    }
-}
 
 /// A product with a portal and a player.
 pub(crate) async fn stage() -> Result<(App, Arc<Player>)> {

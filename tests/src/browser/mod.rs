@@ -7,8 +7,10 @@
 
 mod axe;
 mod driver;
+pub mod gallery;
 mod keys;
 mod log;
+mod player;
 mod seen;
 mod stage;
 
@@ -26,6 +28,7 @@ use tokio::sync::{OnceCell, Semaphore};
 pub use driver::Tab;
 use driver::{Driver, Element};
 pub use keys::Key;
+pub use player::{Dictation, Player};
 
 use crate::{
     app,
