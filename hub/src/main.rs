@@ -6,7 +6,7 @@ use std::{io::Write, process::ExitCode};
 use chat_core::{
     Error, Kind,
     bus::Publisher,
-    config::{self, Database, Edge, Env, Redis, Sealing, Times},
+    config::{self, Container, Database, Edge, Env, Redis, Sealing, Times},
     log,
     store::{admin::Operator, erasure::Whom, migrate::migrate, owner::Owner},
 };
@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 use hub::{
     Hub,
     admin::{self, Desk, erase::erase},
-    router,
+    notice_to_leave, router,
     seal::seal,
 };
 use tokio::{
@@ -33,7 +33,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Hold the sockets, until SIGTERM or Ctrl-C.
+    /// Hold the sockets, until SIGTERM, Ctrl-C or, on ECS, the notice that the task is to stop.
     Serve,
     /// Bring the database to the newest schema, as the owner role.
     Migrate,
@@ -93,11 +93,11 @@ async fn run(command: Command) -> Outcome {
     }
 }
 
-/// Serves until SIGTERM or Ctrl-C.
+/// Serves until SIGTERM, Ctrl-C or a notice to leave.
 async fn serve() -> Outcome {
     let mut env = Env::new(&config::process);
-    let edge = Edge::read(&mut env);
-    let edge = env.finish(edge)?;
+    let (edge, container) = (Edge::read(&mut env), Container::read(&mut env));
+    let (edge, container) = env.finish((edge, container))?;
     let hub = Hub::from_env().await?;
     let listener = TcpListener::bind(&edge.listen).await?;
     info!(address = %listener.local_addr()?, "listening");
@@ -106,6 +106,7 @@ async fn serve() -> Outcome {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = tokio::signal::ctrl_c() => {}
+            Ok(()) = notice_to_leave::given(&container) => {}
         }
     };
     hub.clone().serve(listener, router(hub), shutdown).await?;

@@ -23,6 +23,7 @@ pub mod hub_process;
 pub mod issuer;
 pub mod lambda;
 pub mod local_portal;
+pub mod metadata;
 pub mod mint;
 pub mod model;
 pub mod notices;
