@@ -8,6 +8,7 @@ use chat_core::{
     bus::Publisher,
     config::{self, Container, Database, Edge, Env, Redis, Sealing, Times},
     log,
+    queue::{Queue, Sqs},
     store::{admin::Operator, erasure::Whom, migrate::migrate, owner::Owner},
 };
 use clap::{Parser, Subcommand};
@@ -131,7 +132,9 @@ async fn administer(admin: admin::Admin) -> Outcome {
     // Facts alone need no Redis.
     let with_redis = matches!(admin.command, Wants::EraseTenant { .. } | Wants::EraseUser { .. } | Wants::Sockets(_));
     let redis = with_redis.then(|| (Redis::read(&mut env), Times::read(&mut env)));
-    let (database, sealing, redis) = env.finish((database, sealing, redis))?;
+    let with_queue = matches!(admin.command, Wants::DeadLetter(admin::dead_letter::Command::Redrive { .. }));
+    let queue = with_queue.then(|| config::Queue::read(&mut env));
+    let (database, sealing, redis, queue) = env.finish((database, sealing, redis, queue))?;
     let by = Operator(admin.by.or_else(|| config::process("USER")).unwrap_or_else(|| "unknown".to_owned()));
     let owner = Owner::connect(&database.url).await?;
     let mut desk = Desk { owner, by, json: admin.json, out: std::io::stdout().lock() };
@@ -146,6 +149,13 @@ async fn administer(admin: admin::Admin) -> Outcome {
         Wants::ModelKey(command) => admin::model_key::run(command, at, &sealing, input).await?,
         Wants::Budget(command) => admin::budget::run(command, at).await?,
         Wants::Retention(command) => admin::retention::run(command, at).await?,
+        Wants::DeadLetter(command) => {
+            let queue = match &queue {
+                Some(queue) => Some(Sqs::connect(queue).await),
+                None => None,
+            };
+            admin::dead_letter::run(command, at, queue.as_ref().map(|queue| queue as &dyn Queue)).await?;
+        }
         Wants::Turn(command) => admin::turn::run(command, at).await?,
         Wants::Sockets(command) => {
             let (redis, _) = redis.expect("read for this command");
