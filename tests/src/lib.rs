@@ -34,6 +34,7 @@ pub mod requests;
 pub mod series;
 pub mod services;
 pub mod storm;
+pub mod template;
 pub mod terminal;
 pub mod wire;
 
