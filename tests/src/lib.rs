@@ -23,6 +23,7 @@ pub mod hub_process;
 pub mod issuer;
 pub mod lambda;
 pub mod local_portal;
+pub mod metadata;
 pub mod mint;
 pub mod model;
 pub mod notices;
@@ -33,6 +34,7 @@ pub mod requests;
 pub mod series;
 pub mod services;
 pub mod storm;
+pub mod template;
 pub mod terminal;
 pub mod wire;
 
