@@ -6,7 +6,7 @@
 
 import { Marked } from "./vendor/marked.esm.js";
 import "./vendor/purify.min.js";
-import { button, h } from "./view.js";
+import { button, h, toast } from "./view.js";
 import { t } from "./texts.js";
 
 const marked = new Marked({ gfm: true, breaks: true });
@@ -53,6 +53,11 @@ purify.addHook("afterSanitizeAttributes", (/** @type {Element} */ node) => {
  */
 export function showMarkdown(element, text) {
   const shown = purify.sanitize(/** @type {string} */ (marked.parse(text)), ALLOWED);
+  // A document without a body, as a `<frameset>` makes it: what cannot be shown can still be read.
+  if (!shown) {
+    element.textContent = text;
+    return;
+  }
   for (const code of shown.querySelectorAll("pre")) {
     const copy = button({ class: "copy", label: t("copy"), icon: "copy", onclick: () => copyText(code.textContent ?? "", copy) });
     const frame = h("div", { class: "code" });
@@ -70,7 +75,12 @@ export function showMarkdown(element, text) {
 
 /** @param {string} text @param {HTMLElement} by */
 export async function copyText(text, by) {
-  await navigator.clipboard.writeText(text);
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // The host's frame does not allow it (`allow="clipboard-write"`).
+    return toast(t("error_forbidden"));
+  }
   by.classList.add("done");
   by.setAttribute("aria-label", t("copied"));
   setTimeout(() => {

@@ -15,8 +15,9 @@ import { fault, language, t } from "./texts.js";
 /** @typedef {import("./konstruct-chat.d.ts").Conversation} Conversation */
 /** @typedef {import("./client.js").Conversation} Talk */
 
-/** How long the host may take to answer, in milliseconds. */
+/** How long the host may take to answer, in milliseconds, and when it is asked again: it may not have listened yet. */
 const HOST_PATIENCE = 15_000;
+const HOST_REPEAT = 2_000;
 
 /** Conversations that stay connected after one has gone on to another. */
 const KEPT = 4;
@@ -33,8 +34,12 @@ function tokenOfHost(reason) {
   return new Promise((give, fail) => {
     const listening = new AbortController();
     const late = setTimeout(() => end(() => fail(new Error("the host did not answer"))), HOST_PATIENCE);
+    // Whoever the host is: to any other the browser does not deliver it.
+    const ask = () => settings.hosts.forEach((host) => parent.postMessage({ type: "konstruct:token?", reason }, host));
+    const asking = setInterval(ask, HOST_REPEAT);
     const end = (/** @type {() => void} */ then) => {
       clearTimeout(late);
+      clearInterval(asking);
       listening.abort();
       then();
     };
@@ -46,8 +51,7 @@ function tokenOfHost(reason) {
       },
       { signal: listening.signal },
     );
-    // Whoever the host is: to any other the browser does not deliver it.
-    for (const host of settings.hosts) parent.postMessage({ type: "konstruct:token?", reason }, host);
+    ask();
   });
 }
 
@@ -90,7 +94,8 @@ export class Page {
     this.role = me.role;
     this.tenants = me.tenants;
     const wanted = new URLSearchParams(location.search).get("tenant");
-    this.tenant = me.tenants.some(({ id }) => id === wanted) || (me.role === "platform_admin" && wanted) ? wanted ?? undefined : me.tenants[0]?.id;
+    const known = me.role === "platform_admin" || me.tenants.some(({ id }) => id === wanted);
+    this.tenant = (known && wanted) || me.tenants[0]?.id;
     this.#mayAnswer();
     this.sidebar = new Sidebar(this);
     this.main = h("main", { class: "main" });
@@ -197,7 +202,8 @@ export class Page {
 
   #welcome() {
     this.element.dataset.pane = "list";
-    this.main?.replaceChildren(h("div", { class: "welcome" }, h("h2", {}, t("welcome")), h("p", {}, t("welcome_hint"))));
+    const start = this.tenant && h("button", { type: "button", class: "main", onclick: () => this.sidebar?.choose() }, t("new_chat"));
+    this.main?.replaceChildren(h("div", { class: "welcome" }, h("h2", {}, t("welcome")), h("p", {}, t("welcome_hint")), start));
   }
 
   /** @param {string} title @param {string} text */

@@ -294,7 +294,7 @@ export class Thread {
     this.toBottom.classList.toggle("news", this.#below);
     this.#read();
     if (scroller.scrollTop > AHEAD || !talk.hasOlder || !talk.loaded || !this.olderNote.hidden) return;
-    this.olderNote.hidden = false;
+    this.#holdPlace(() => (this.olderNote.hidden = false));
     await talk.older().catch((error) => toast(fault(error.code, this.agent)));
     this.#holdPlace(() => (this.olderNote.hidden = true));
   }

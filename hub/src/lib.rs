@@ -16,6 +16,7 @@ pub mod held;
 mod leaving;
 mod line;
 mod metrics;
+pub mod notice_to_leave;
 mod peer;
 pub mod portal;
 mod refusal;
@@ -72,7 +73,10 @@ use registry::{Place, Registry};
 use server::Guest;
 
 /// Connections to Postgres: more cost a 2-core server CPU and gain nothing.
-const POOL_SIZE: usize = 8;
+pub const POOL_SIZE: usize = 8;
+
+/// Longest time from being told to go to the end of the process. What runs it must leave it that long.
+pub const DRAIN: Duration = leaving::SOCKETS.saturating_add(leaving::PIPES);
 
 /// Bytes a socket reads at once. The library's default reserves 128 KiB for each socket at its birth.
 const READ_BUFFER: usize = 4 * 1024;

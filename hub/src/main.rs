@@ -6,15 +6,16 @@ use std::{io::Write, process::ExitCode};
 use chat_core::{
     Error, Kind,
     bus::Publisher,
-    config::{self, Database, Edge, Env, Redis, Sealing, Times},
+    config::{self, Container, Database, Edge, Env, Redis, Sealing, Times},
     log,
+    queue::{Queue, Sqs},
     store::{admin::Operator, erasure::Whom, migrate::migrate, owner::Owner},
 };
 use clap::{Parser, Subcommand};
 use hub::{
     Hub,
     admin::{self, Desk, erase::erase},
-    router,
+    notice_to_leave, router,
     seal::seal,
 };
 use tokio::{
@@ -33,7 +34,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Hold the sockets, until SIGTERM or Ctrl-C.
+    /// Hold the sockets, until SIGTERM, Ctrl-C or, on ECS, the notice that the task is to stop.
     Serve,
     /// Bring the database to the newest schema, as the owner role.
     Migrate,
@@ -91,11 +92,11 @@ fn sentence(error: &(dyn std::error::Error + Send + Sync + 'static)) -> String {
     }
 }
 
-/// Serves until SIGTERM or Ctrl-C.
+/// Serves until SIGTERM, Ctrl-C or a notice to leave.
 async fn serve() -> Outcome {
     let mut env = Env::new(&config::process);
-    let edge = Edge::read(&mut env);
-    let edge = env.finish(edge)?;
+    let (edge, container) = (Edge::read(&mut env), Container::read(&mut env));
+    let (edge, container) = env.finish((edge, container))?;
     let hub = Hub::from_env().await?;
     let listener = TcpListener::bind(&edge.listen).await?;
     info!(address = %listener.local_addr()?, "listening");
@@ -104,6 +105,7 @@ async fn serve() -> Outcome {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = tokio::signal::ctrl_c() => {}
+            Ok(()) = notice_to_leave::given(&container) => {}
         }
     };
     hub.clone().serve(listener, router(hub), shutdown).await?;
@@ -128,7 +130,9 @@ async fn administer(admin: admin::Admin) -> Outcome {
     // Facts alone need no Redis.
     let with_redis = matches!(admin.command, Wants::EraseTenant { .. } | Wants::EraseUser { .. } | Wants::Sockets(_));
     let redis = with_redis.then(|| (Redis::read(&mut env), Times::read(&mut env)));
-    let (database, sealing, redis) = env.finish((database, sealing, redis))?;
+    let with_queue = matches!(admin.command, Wants::DeadLetter(admin::dead_letter::Command::Redrive { .. }));
+    let queue = with_queue.then(|| config::Queue::read(&mut env));
+    let (database, sealing, redis, queue) = env.finish((database, sealing, redis, queue))?;
     let by = Operator(admin.by.or_else(|| config::process("USER")).unwrap_or_else(|| "unknown".to_owned()));
     let owner = Owner::connect(&database.url).await?;
     let mut desk = Desk { owner, by, json: admin.json, out: std::io::stdout().lock() };
@@ -143,6 +147,13 @@ async fn administer(admin: admin::Admin) -> Outcome {
         Wants::ModelKey(command) => admin::model_key::run(command, at, &sealing, input).await?,
         Wants::Budget(command) => admin::budget::run(command, at).await?,
         Wants::Retention(command) => admin::retention::run(command, at).await?,
+        Wants::DeadLetter(command) => {
+            let queue = match &queue {
+                Some(queue) => Some(Sqs::connect(queue).await),
+                None => None,
+            };
+            admin::dead_letter::run(command, at, queue.as_ref().map(|queue| queue as &dyn Queue)).await?;
+        }
         Wants::Turn(command) => admin::turn::run(command, at).await?,
         Wants::Sockets(command) => {
             let (redis, _) = redis.expect("read for this command");

@@ -15,6 +15,7 @@ use harness::{
     app::App,
     clients::{Rest, Socket},
     lambda::binaries,
+    product::QueueKind,
     services::User,
 };
 use serde_json::{Value, json};
@@ -35,6 +36,10 @@ pub(crate) async fn run(app: &App, arguments: &[&str], input: &str) -> Output {
     let mut command = Command::new(binaries().await.unwrap().join("hub"));
     command.arg("admin").args(arguments).env_clear().kill_on_drop(true);
     command.env("DATABASE_URL", &app.owner_url).env("REDIS_URL", app.setting.redis.url(User::Admin));
+    if let QueueKind::Sqs(queue) = &app.setting.queue {
+        command.env("QUEUE_URL", &queue.queue_url).env("AWS_ENDPOINT_URL_SQS", &queue.endpoint);
+        command.env("AWS_REGION", "us-east-1").env("AWS_ACCESS_KEY_ID", "local").env("AWS_SECRET_ACCESS_KEY", "local");
+    }
     command.env("SECRETS_KEY", SECRETS_KEY).env("USER", "olga").env("RUST_LOG", "trace");
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // Whoever reads nothing may be gone already.

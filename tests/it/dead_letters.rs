@@ -16,6 +16,7 @@ use harness::{
 use serde_json::json;
 
 use crate::{
+    admin::{asked, run},
     queue::endpoint,
     turns::{by_hand, state_becomes},
 };
@@ -107,5 +108,57 @@ async fn a_record_that_fails_too_often_reaches_the_function_through_the_dead_let
     })
     .await
     .unwrap();
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_operator_sends_back_what_can_be_read_and_nothing_happens_twice() {
+    let queue = create_queue(&endpoint().await, "redrive").await.unwrap();
+    let app = App::with(|setting| setting.queue = QueueKind::Sqs(queue)).await.unwrap();
+    let conversation = app.conversation("ben@acme").await.unwrap();
+    let mut socket = app.socket("ben@acme", &conversation).await.unwrap();
+    socket.message("hello", None).await.unwrap();
+    let turn: TurnId = socket.until("response").await.unwrap()["turn_id"].as_str().unwrap().parse().unwrap();
+    // As if a release had not understood its own hints: one of a turn that has ended meanwhile, one of a turn that waits.
+    let ben = app.user("ben@acme");
+    let job = |turn| Job::web(ben.tenant.unwrap(), conversation.parse().unwrap(), ben.id, turn).body();
+    let owner = app.owner().await.unwrap();
+    let keep = "insert into dead_letters (message_id, body, reason, received_at) values ($1, $2, 'body: strange', clock_timestamp())";
+    for (id, body) in
+        [("a", "not a job".to_owned()), ("b", job(turn)), ("c", job(TurnId::new())), ("d", "{}".to_owned())]
+    {
+        owner.execute(keep, &[&id, &body]).await.unwrap();
+    }
+    let listed = asked(&app, &["dead-letter", "list"]).await;
+    let ids: Vec<&str> = listed.as_array().unwrap().iter().map(|row| row["message_id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["a", "b", "c", "d"]);
+    assert!(listed[1].get("body").is_none() && listed[1]["chars"].as_u64().unwrap() > 100, "{listed}");
+
+    let first = asked(&app, &["dead-letter", "redrive", "--most", "2"]).await;
+    assert_eq!(first, json!({"sent": 1, "left": 1}));
+    let rest = run(&app, &["dead-letter", "redrive"], "").await;
+    assert_eq!(String::from_utf8(rest.stdout).unwrap(), "sent 1 back, left 2 that cannot be read\n");
+    let kept = owner.query("select message_id from dead_letters order by 1", &[]).await.unwrap();
+    assert_eq!(kept.iter().map(|row| row.get::<_, &str>(0)).collect::<Vec<_>>(), ["a", "d"]);
+    assert_eq!(asked(&app, &["dead-letter", "delete", "a"]).await, json!({"deleted": "a"}));
+    for gone in [["dead-letter", "delete", "a"], ["dead-letter", "redrive", "a"]] {
+        assert!(!run(&app, &gone, "").await.status.success(), "{gone:?} was there");
+    }
+    let audit = "select action, detail->>'message_id', detail->>'by' from audit_events where action like 'dead_letter.%' order by created_at";
+    let audit: Vec<[String; 3]> = owner
+        .query(audit, &[])
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| [0, 1, 2].map(|column| row.get::<_, String>(column)))
+        .collect();
+    let by = |action: &str, id: &str| [format!("dead_letter.{action}"), id.to_owned(), "olga".to_owned()];
+    assert_eq!(audit, [by("sent_back", "b"), by("sent_back", "c"), by("deleted", "a")]);
+
+    // The turn was answered once, and is still; the queue works as before.
+    socket.message("and now?", None).await.unwrap();
+    socket.until("response").await.unwrap();
+    let replies = "select count(*) from web_conversation_messages where role = 'assistant'";
+    assert_eq!(owner.query_one(replies, &[]).await.unwrap().get::<_, i64>(0), 2);
     app.finish().await.unwrap();
 }

@@ -18,6 +18,7 @@ use harness::{
     clients::Socket,
     hub_process::{HubProcess, environment},
     lambda::binaries,
+    metadata::{Metadata, Says},
     product::QueueKind,
     pump::create_queue,
 };
@@ -305,5 +306,27 @@ async fn a_hub_can_follow_another_on_its_port() {
     assert!(next.pid() != hub.pid() && next.said().contains("listening"), "{}", next.said());
     // There is no room for a third.
     assert!(HubProcess::start(&program, &env).await.is_err());
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_hub_whose_task_is_to_stop_lets_its_sockets_go_before_any_signal() {
+    let metadata = Metadata::start().await.unwrap();
+    let told = [("ECS_CONTAINER_METADATA_URI_V4", metadata.uri.clone())];
+    let (app, mut hub) = two_hubs("drain-notice", NEVER, &told).await;
+    let conversation = app.conversation("ben@acme").await.unwrap();
+    let token = app.token(app.user("ben@acme"));
+    let mut socket = Socket::join(&hub.ws(), &conversation, &token).await.unwrap().0;
+    // Whatever else the page says, the hub stays: SIGTERM will come in any case.
+    for says in [Says::Running, Says::Broken, Says::Nonsense, Says::Running] {
+        metadata.says(says).await.unwrap();
+        socket.message("still here?", None).await.unwrap();
+        socket.until("response").await.unwrap();
+    }
+    metadata.stops();
+    socket.until("reconnect").await.unwrap();
+    assert_eq!(socket.closed().await.unwrap(), Some(1012));
+    let status = hub.exit().await.unwrap();
+    assert!(status.success() && hub.said().contains("going away"), "{status}: {}", hub.said());
     app.finish().await.unwrap();
 }

@@ -8,9 +8,10 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// Whether there is such a test: `module::name` of these, or `package:path::name` in the sources of a package.
+/// Whether there is such a test: `module::name` of these, `browser:module::name` of those in a browser, or `package:path::name` in the sources of a package.
 fn exists(test: &str) -> bool {
     let (folder, path) = match test.split_once(':').filter(|(_, rest)| !rest.starts_with(':')) {
+        Some(("browser", path)) => ("tests/browser".to_owned(), path),
         Some(("chat-core", path)) => ("core/src".to_owned(), path),
         Some(("harness", path)) => ("tests/src".to_owned(), path),
         Some((package, path)) if Path::new(&root().join(package)).is_dir() => (format!("{package}/src"), path),

@@ -26,6 +26,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     clients::{PATIENCE, Rest, Socket},
     demo::{self, Agent, Demo, Size, User},
+    local_portal::LocalPortal,
     mint::Mint,
     product::{Product, QueueKind, Setting, real_channels},
     services::{Options, Services},
@@ -107,7 +108,19 @@ impl App {
     /// # Errors
     /// What is missing on this machine.
     pub async fn of(size: Size, change: impl FnOnce(&mut Setting)) -> Result<Self> {
-        Self::start_on(services().await?, size, change).await
+        Self::start_on(services().await?, size, |setting, _, _| change(setting)).await
+    }
+
+    /// Starts one where people sign in, at `/`: `change` finds a portal in its setting.
+    ///
+    /// # Errors
+    /// What is missing on this machine.
+    pub async fn with_portal(change: impl FnOnce(&mut Setting)) -> Result<Self> {
+        let change = |setting: &mut Setting, demo: &Demo, mint: &Mint| {
+            setting.local_portal = Some(LocalPortal::new(demo, mint));
+            change(setting);
+        };
+        Self::start_on(services().await?, TWO_COMPANIES, change).await
     }
 
     /// Starts one on services of its own, which the test may break.
@@ -116,10 +129,14 @@ impl App {
     /// What cannot be reached.
     pub async fn on(services: &Services, change: impl FnOnce(&mut Setting)) -> Result<Self> {
         make_template(services).await?;
-        Self::start_on(services, TWO_COMPANIES, change).await
+        Self::start_on(services, TWO_COMPANIES, |setting, _, _| change(setting)).await
     }
 
-    async fn start_on(services: &Services, size: Size, change: impl FnOnce(&mut Setting)) -> Result<Self> {
+    async fn start_on(
+        services: &Services,
+        size: Size,
+        change: impl FnOnce(&mut Setting, &Demo, &Mint),
+    ) -> Result<Self> {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let name = format!("chat_{}", COUNT.fetch_add(1, Ordering::Relaxed));
         services.postgres.create_database(&name, Some(TEMPLATE)).await?;
@@ -135,6 +152,7 @@ impl App {
             trusted_proxies: 0,
             portal: config::Portal::default(),
             metrics: config::Metrics::default(),
+            local_portal: None,
             limits: lifted(),
             times: Times::default(),
             memory: Memory::default(),
@@ -147,7 +165,7 @@ impl App {
             figures: Figures::default(),
             pool_size: 4,
         };
-        change(&mut setting);
+        change(&mut setting, &demo, &mint);
         let product = Product::start(&setting, TcpListener::bind(("127.0.0.1", 0)).await?).await?;
         Ok(Self { product, demo, mint, setting, owner_url, finished: false })
     }

@@ -87,9 +87,22 @@ pub async fn seed(owner_url: &str, size: Size) -> Result<Demo> {
 /// # Errors
 /// What Postgres refuses.
 pub async fn set_model(owner_url: &str, model: &str) -> Result<()> {
+    set(owner_url, "update agents set model = $1", model).await
+}
+
+/// Has every agent call a person to a conversation in which these words are said, as the owner role.
+///
+/// # Errors
+/// What Postgres refuses.
+pub async fn set_escalation(owner_url: &str, words: &str) -> Result<()> {
+    let rules = serde_json::json!([{"condition": words, "reason": format!("asked for {words}")}]).to_string();
+    set(owner_url, "update agents set escalation_rules = $1::text::jsonb", &rules).await
+}
+
+async fn set(owner_url: &str, statement: &str, to: &str) -> Result<()> {
     let (client, connection) = tokio_postgres::connect(owner_url, NoTls).await.context("connecting as the owner")?;
     let connection = tokio::spawn(connection);
-    client.execute("update agents set model = $1", &[&model]).await.context("setting the agents' model")?;
+    client.execute(statement, &[&to]).await.context("setting up the agents")?;
     drop(client);
     connection.await??;
     Ok(())

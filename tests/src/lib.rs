@@ -3,12 +3,14 @@
 //! [`services`] starts private instances of Postgres, Redis and an SQS-compatible server; [`product`] runs the REST
 //! function, the hub and the orchestrator in this process, with [`pump`] in the part of the event source; [`demo`] fills
 //! a database; [`app`] gives each test a database of its own; [`clients`] and [`events`] are the kinds of callers; [`model`]
-//! plays a provider of models, [`channels`] the services behind Slack and WhatsApp. [`lambda`] and [`hub_process`] run the real binaries instead.
+//! plays a provider of models, [`channels`] the services behind Slack and WhatsApp, [`local_portal`] a company's portal. [`mod@bench`] measures. [`lambda`] and [`hub_process`] run the real binaries instead.
 
 pub mod app;
 pub mod attack;
 pub mod balancer;
+pub mod bench;
 pub mod breaches;
+pub mod browser;
 pub mod campaign;
 pub mod card;
 pub mod channels;
@@ -20,6 +22,8 @@ pub mod fuzz;
 pub mod hub_process;
 pub mod issuer;
 pub mod lambda;
+pub mod local_portal;
+pub mod metadata;
 pub mod mint;
 pub mod model;
 pub mod notices;
@@ -30,6 +34,7 @@ pub mod requests;
 pub mod series;
 pub mod services;
 pub mod storm;
+pub mod template;
 pub mod terminal;
 pub mod wire;
 

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     app,
     clients::http,
+    local_portal::LocalPortal,
     pump::{self, Functions},
     services::{Entrance, User},
 };
@@ -54,6 +55,8 @@ pub struct Setting {
     pub portal: config::Portal,
     /// Who may read the hub's figures.
     pub metrics: config::Metrics,
+    /// Where people sign in, if they can. Its page may then show the chat.
+    pub local_portal: Option<LocalPortal>,
     /// What a peer can grow.
     pub limits: Limits,
     /// The times of a turn's life.
@@ -168,6 +171,11 @@ impl Product {
             publisher: publisher(User::DeadLetters)?,
             pace: Pace::new(&setting.times),
         };
+        let (mut portal, mut allowed_origins) = (setting.portal.clone(), setting.allowed_origins.clone());
+        if setting.local_portal.is_some() {
+            portal.hosts.push(format!("http://{address}"));
+            allowed_origins.push(format!("http://{address}"));
+        }
         let hub = Hub::start(Parts {
             store: store.clone(),
             queue: Arc::clone(&queue),
@@ -176,10 +184,10 @@ impl Product {
             token: setting.token.clone(),
             edge: config::Edge {
                 listen: address.to_string(),
-                allowed_origins: setting.allowed_origins.clone(),
+                allowed_origins: allowed_origins.clone(),
                 trusted_proxies: setting.trusted_proxies,
             },
-            portal: setting.portal.clone(),
+            portal,
             metrics: setting.metrics.clone(),
             limits: setting.limits,
             times: setting.times,
@@ -192,9 +200,10 @@ impl Product {
             publisher,
             verifier: Arc::new(Verifier::new(&setting.token)?),
             limits: setting.limits,
-            allowed_origins: setting.allowed_origins.clone(),
+            allowed_origins,
         };
-        let router = hub::router(hub.clone()).merge(conversations::router(api));
+        let local = setting.local_portal.as_ref().map(|portal| portal.routes(address)).unwrap_or_default();
+        let router = hub::router(hub.clone()).merge(conversations::router(api)).merge(local);
         let server = tokio::spawn(hub.clone().serve(listener, router, stop.clone().cancelled_owned()));
         let functions = Functions { orchestrator: orchestrator.clone(), dead_letters: dead_letters.clone() };
         let pump = tokio::spawn(pump::run(source, functions, stop.clone()));

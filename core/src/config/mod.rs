@@ -3,6 +3,7 @@
 //! A missing or malformed one stops the start with its name, never its value. `.env.example` lists them all.
 
 mod channels;
+mod container;
 mod model;
 mod notices;
 mod numbers;
@@ -15,6 +16,7 @@ mod token;
 use std::{fmt, str::FromStr};
 
 pub use channels::Channels;
+pub use container::Container;
 pub use model::{Model, Provider, Speaks};
 pub use notices::Notices;
 pub use numbers::{Limits, Memory, RawTimes, Times, Titles};
@@ -211,6 +213,7 @@ mod tests {
         Token::read(&mut env);
         Edge::read(&mut env);
         Portal::read(&mut env);
+        Container::read(&mut env);
         Limits::read(&mut env);
         Times::read(&mut env);
         Sealing::read(&mut env);
@@ -255,6 +258,7 @@ mod tests {
             ("ALLOWED_ORIGINS", "https://hunter2/chat"),
             ("TRUSTED_PROXIES", "hunter2"),
             ("PORTAL_REST_URL", "hunter2"),
+            ("ECS_CONTAINER_METADATA_URI_V4", "hunter2"),
             ("PORTAL_HOSTS", "https://portal.example, hunter2"),
             ("LIMIT_HEADER_MS", "60001"),
             ("LIMIT_UNSENT_BYTES", "65536"),
@@ -300,7 +304,7 @@ mod tests {
             .lines()
             .filter_map(|line| line.trim_start_matches("# ").split_once('='))
             .map(|(name, _)| name)
-            .filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+            .filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'))
             .collect();
         let read = std::cell::RefCell::new(Vec::new());
         let lookup = |name: &str| {
@@ -314,6 +318,7 @@ mod tests {
         Token::read(&mut env);
         Edge::read(&mut env);
         Portal::read(&mut env);
+        Container::read(&mut env);
         Limits::read(&mut env);
         Times::read(&mut env);
         Model::read(&mut env);

@@ -116,14 +116,32 @@ const TENANT: &str = "
     left join user_tenant_roles m on m.tenant_id = $2 and m.user_id = $1 and u.role <> 'platform_admin'
     where u.id = $1";
 
-pub(super) const CONVERSATION: &str = "
-    select u.role, u.put_out, m.role as member_role, c.tenant_id, c.user_id, c.status, c.epoch, c.last_seq, c.expired_seq,
-           c.read_seq, set_config('app.current_tenant', coalesce(c.tenant_id::text, ''), true)
-    from portal_users u
-    left join (web_conversations c join user_tenant_roles m on m.tenant_id = c.tenant_id and m.user_id = $1)
-      on c.id = $2 and u.role <> 'platform_admin'
-     and (c.user_id = $1 or (c.status = 'escalated' and u.role = 'customer_admin' and m.role = 'customer_admin'))
-    where u.id = $1";
+/// What the door of a conversation tells of person and conversation, and the tenant that it opens.
+macro_rules! seat {
+    ($rest:literal) => {
+        concat!(
+            "select u.role, u.put_out, m.role as member_role, c.tenant_id, c.user_id, c.status, c.epoch, c.last_seq,
+                    c.expired_seq, c.read_seq, set_config('app.current_tenant', coalesce(c.tenant_id::text, ''), true)
+             from portal_users u ",
+            $rest
+        )
+    };
+}
+
+/// The same without its conditions, for a build that shows what they are for: whatever row is seen sets the tenant.
+#[cfg(feature = "sabotage")]
+pub(super) const ANY_CONVERSATION: &str = seat!(
+    "left join web_conversations c on c.id = $2
+     left join user_tenant_roles m on m.tenant_id = c.tenant_id and m.user_id = $1
+     where u.id = $1"
+);
+
+pub(super) const CONVERSATION: &str = seat!(
+    "left join (web_conversations c join user_tenant_roles m on m.tenant_id = c.tenant_id and m.user_id = $1)
+       on c.id = $2 and u.role <> 'platform_admin'
+      and (c.user_id = $1 or (c.status = 'escalated' and u.role = 'customer_admin' and m.role = 'customer_admin'))
+     where u.id = $1"
+);
 
 /// `$1` person, `$2` conversation. Behind the lock: whoever was let in because it waited for a person may be so no longer,
 /// and then the door shuts again.

@@ -21,7 +21,7 @@ mod taken {
     /// What is taken out of the statements, and what stands there instead; each parameter stays in use.
     const REPLACED: &[(Defence, &str, &str)] = &[
         // Whole statements first: they hold what the last of these looks for, too.
-        (Defence::ApplicationChecks, super::super::door::CONVERSATION, ANY_CONVERSATION),
+        (Defence::ApplicationChecks, super::super::door::CONVERSATION, super::super::door::ANY_CONVERSATION),
         (Defence::ApplicationChecks, super::super::door::STILL_IN, "select $1::uuid, $2::uuid"),
         (Defence::ApplicationChecks, super::super::door::MINE, "select $1::uuid, $2::uuid"),
         (Defence::ApplicationChecks, "c.user_id = $1 and ($7", "$1::uuid is not null and ($7"),
@@ -34,15 +34,6 @@ mod taken {
         (Defence::Fence, "and t.attempt = $3 and t.state = 'running'", "and $3::int is not null"),
         (Defence::Fence, "and attempt = $3 and state = 'running'", "and $3::int is not null"),
     ];
-
-    /// The door of a conversation without its conditions: whatever row is seen sets the tenant.
-    const ANY_CONVERSATION: &str = "
-        select u.role, m.role as member_role, c.tenant_id, c.user_id, c.status, c.epoch, c.last_seq, c.expired_seq,
-               c.read_seq, set_config('app.current_tenant', coalesce(c.tenant_id::text, ''), true)
-        from portal_users u
-        left join web_conversations c on c.id = $2
-        left join user_tenant_roles m on m.tenant_id = c.tenant_id and m.user_id = $1
-        where u.id = $1";
 
     /// A statement as it is sent. Each is changed once, and stays for the process's life as its original does.
     pub(in crate::store) fn statement(sql: &'static str) -> &'static str {

@@ -43,7 +43,7 @@ use error::Problem;
 pub const BASE: &str = "/api/portal/chat";
 
 /// Connections an environment holds: Lambda gives it one request at a time.
-const POOL_SIZE: usize = 2;
+pub const POOL_SIZE: usize = 2;
 
 /// Longest wait for the two pipes to take their hints. Neither is needed for what was stored.
 const HINT_TIMEOUT: Duration = Duration::from_secs(2);

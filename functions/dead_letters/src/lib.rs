@@ -32,7 +32,7 @@ use serde_json::Value;
 use tracing::{error, info, warn};
 
 /// Connections an environment holds.
-const POOL_SIZE: usize = 2;
+pub const POOL_SIZE: usize = 2;
 
 /// What every record needs. Cheap to clone.
 #[derive(Clone)]

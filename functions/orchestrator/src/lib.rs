@@ -39,7 +39,7 @@ use notice::Notices;
 use routes::delivery::{self, Channels};
 
 /// Connections an environment holds: it runs a batch of turns side by side, each in short transactions.
-const POOL_SIZE: usize = 2;
+pub const POOL_SIZE: usize = 2;
 
 /// What every turn needs. Cheap to clone.
 #[derive(Clone)]

@@ -104,6 +104,14 @@ impl<W: Write> Desk<W> {
         Ok(())
     }
 
+    /// Says what was done, as JSON or in words.
+    pub(super) fn outcome(&mut self, document: &impl Serialize, words: &str) -> Result<()> {
+        if self.json {
+            return self.document(document);
+        }
+        writeln!(self.out, "{words}").map_err(Error::internal)
+    }
+
     fn document(&mut self, document: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string_pretty(document).map_err(Error::internal)?;
         writeln!(self.out, "{text}").map_err(Error::internal)

@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod budget;
 pub mod channel;
+pub mod dead_letter;
 mod desk;
 pub mod erase;
 pub mod identity;
@@ -71,6 +72,9 @@ pub enum Command {
     /// Sockets that are open at the moment, on all hubs.
     #[command(subcommand)]
     Sockets(sockets::Command),
+    /// What the queue gave up on and nobody could read or route.
+    #[command(subcommand)]
+    DeadLetter(dead_letter::Command),
     /// What became of messages.
     #[command(subcommand)]
     Turn(turn::Command),

@@ -1,241 +1,117 @@
-//! `cargo bench-chat`: chats through real sockets, in a closed loop, against the store alone.
-//!
-//! One run measures both on the same machine: first accept, claim and finish called directly, one after the other as a
-//! chat needs them; then whole chats with the echo model. The client is included. Postgres is durable (`fsync` and
-//! `synchronous_commit` on). The figures that travel between machines are the ratios.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it prints a table")]
+//! `cargo bench-all`: the project's benchmarks, against the machine they run on. BENCHMARKS.md says what they showed.
 
-use std::{sync::Arc, time::Duration};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use chat_core::{
-    config::{self, Database, Memory, Secret, Times, Titles},
-    ids::{ConversationId, MessageId},
-    store::{Store, migrate::migrate, turns::Completion},
-    text::Text,
-    timestamp::Timestamp,
-    token::Identity,
-};
-use clap::Parser;
-use futures::future::try_join_all;
-use harness::{
-    app,
-    clients::{Rest, Socket},
-    demo::{self, Agent, Demo, Size, User},
-    mint::Mint,
-    product::{Product, QueueKind, Setting, real_channels},
-    series::Series,
-    services::{Options, Services},
-};
-use orchestrator::model::Builtin;
-use serde_json::json;
-use tokio::{net::TcpListener, time::Instant};
+use clap::{Parser, Subcommand};
+use harness::bench::{chat, cold, crowd, idle, line, relay, rest, storm};
+use serde_json::{Map, Value};
 
-/// Chats through real sockets, against the store alone.
+/// The project's benchmarks. Without a name, all of them.
 #[derive(Parser)]
+#[command(name = "cargo bench-all")]
 struct Cli {
-    /// How many sockets chat at once; several runs, separated by commas.
-    #[arg(long, value_delimiter = ',', default_value = "1,64")]
-    sockets: Vec<usize>,
+    #[command(subcommand)]
+    which: Option<Which>,
     /// Length of each measurement, in seconds.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, global = true, default_value_t = 10)]
     seconds: u64,
     /// Where to write the figures as JSON.
-    #[arg(long)]
-    json: Option<std::path::PathBuf>,
+    #[arg(long, global = true)]
+    json: Option<PathBuf>,
 }
 
-/// What everybody says.
-const SAID: &str = "How are you today? I have a question.";
-
-/// What one caller, or all of them together, measured.
-#[derive(Default)]
-struct Figures {
-    typing: Series,
-    accepted: Series,
-    response: Series,
-}
-
-/// One caller: a person with an agent.
-struct Caller<'a> {
-    user: &'a User,
-    agent: &'a Agent,
-    token: String,
+#[derive(Subcommand, Clone)]
+enum Which {
+    /// Chats a second and their times.
+    Chat {
+        /// How many sockets chat at once; several runs, separated by commas.
+        #[arg(long, value_delimiter = ',', default_value = "1,16,64,256,1024")]
+        sockets: Vec<usize>,
+        /// Shares of the best rate, in percent, at which chats then begin by the clock.
+        #[arg(long, value_delimiter = ',', default_value = "25,50,75,90")]
+        shares: Vec<u32>,
+    },
+    /// What a silent socket costs.
+    Idle {
+        /// How many; several runs, separated by commas.
+        #[arg(long, value_delimiter = ',', default_value = "1000,5000,15000")]
+        sockets: Vec<usize>,
+        /// Then so many hubs with 15,000 each; 1 for none.
+        #[arg(long, default_value_t = 6)]
+        hubs: usize,
+    },
+    /// A hub is killed.
+    Storm {
+        /// How many sockets it has.
+        #[arg(long, default_value_t = 15_000)]
+        sockets: usize,
+    },
+    /// From PUBLISH to sockets.
+    Relay {
+        /// How many, with a conversation each.
+        #[arg(long, default_value_t = 10_000)]
+        sockets: usize,
+        /// Deliveries a second; several runs, separated by commas.
+        #[arg(long, value_delimiter = ',', default_value = "1000,5000,10000,50000")]
+        rates: Vec<u64>,
+        /// Sockets of the one conversation.
+        #[arg(long, default_value_t = 1_000)]
+        together: usize,
+    },
+    /// Lists and pages of history.
+    Rest {
+        /// Messages of the conversations.
+        #[arg(long, value_delimiter = ',', default_value = "100,10000,1000000")]
+        histories: Vec<i64>,
+        /// Conversations of the lists.
+        #[arg(long, value_delimiter = ',', default_value = "10,10000")]
+        lists: Vec<usize>,
+    },
+    /// From a function's start to its first poll.
+    Cold {
+        /// How often each is started.
+        #[arg(long, default_value_t = 20)]
+        times: usize,
+    },
+    /// Sockets in a process of their own; what the others start.
+    #[command(hide = true)]
+    Crowd,
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let cli = Cli::parse();
-    let say = |step: &str| eprintln!("  {step}");
-    let services = Services::start(&Options { durable: true, max_connections: 100 }, &say).await?;
-    services.postgres.create_database("bench", None).await?;
-    let owner_url = services.postgres.owner_url("bench");
-    migrate(&Secret::from(owner_url.clone())).await?;
-    let most = cli.sockets.iter().copied().max().unwrap_or(1);
-    let demo = demo::seed(&owner_url, Size { tenants: 4, users: most.div_ceil(4), agents: 1 }).await?;
-    let mint = Mint::new();
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    let setting = Setting {
-        database_url: services.postgres.app_url("bench"),
-        redis: services.redis.entrance.clone(),
-        queue: QueueKind::Local(None),
-        token: mint.settings(),
-        allowed_origins: Vec::new(),
-        trusted_proxies: 0,
-        portal: config::Portal::default(),
-        metrics: config::Metrics::default(),
-        limits: app::lifted(),
-        times: Times::default(),
-        memory: Memory::default(),
-        titles: Titles { turns: 0 },
-        notices: config::Notices::default(),
-        sealing: config::Sealing::default(),
-        model: Arc::new(Builtin),
-        channels: real_channels(),
-        figures: orchestrator::figures::Figures::default(),
-        pool_size: 8,
+    if matches!(cli.which, Some(Which::Crowd)) {
+        return crowd::serve().await;
+    }
+    let wanted = match &cli.which {
+        Some(which) => vec![which.clone()],
+        None => ["chat", "idle", "storm", "relay", "rest", "cold"]
+            .into_iter()
+            .map(|name| Cli::try_parse_from(["bench", name]).map(|cli| cli.which.expect("it was named")))
+            .collect::<std::result::Result<_, _>>()?,
     };
-    let mut product = Product::start(&setting, listener).await?;
-    product.answers().await?;
-    let callers = callers(&demo, &mint)?;
-    let length = Duration::from_secs(cli.seconds);
-
-    println!("queue: in-process; Postgres durable; {} s a run; times in ms", cli.seconds);
-    println!(
-        "{:>8} {:>14} {:>9} {:>9} {:>14} {:>9} {:>7} {:>15} {:>15} {:>15}",
-        "", "store alone", "", "", "chats", "", "", "typing", "accepted", "response"
-    );
-    println!(
-        "{:>8} {:>14} {:>9} {:>9} {:>14} {:>9} {:>7} {:>15} {:>15} {:>15}",
-        "sockets", "chats/s", "p50", "p99", "chats/s", "of store", "", "p50/p99", "p50/p99", "p50/p99"
-    );
-    let mut report = Vec::new();
-    for &sockets in &cli.sockets {
-        let callers = &callers[..sockets];
-        eprintln!("  {sockets} sockets: the store alone");
-        let (mut alone, alone_rate) = store_alone(&setting, &product, callers, length).await?;
-        eprintln!("  {sockets} sockets: chats");
-        let (mut figures, rate) = chats(&product, callers, length).await?;
-        println!(
-            "{sockets:>8} {alone_rate:>14.0} {:>9.2} {:>9.2} {rate:>14.0} {:>9.2} {:>7} {:>15} {:>15} {:>15}",
-            alone.quantile(0.5),
-            alone.quantile(0.99),
-            rate / alone_rate,
-            "",
-            figures.typing.pair(),
-            figures.accepted.pair(),
-            figures.response.pair(),
-        );
-        report.push(json!({
-            "sockets": sockets,
-            "store": {"chats_per_second": alone_rate, "chat_ms": alone.json()},
-            "chats_per_second": rate,
-            "of_store": rate / alone_rate,
-            "typing_ms": figures.typing.json(),
-            "accepted_ms": figures.accepted.json(),
-            "response_ms": figures.response.json(),
-        }));
+    let mut report = Map::new();
+    for which in wanted {
+        let (name, figures) = run(which, cli.seconds).await?;
+        report.insert(name.to_owned(), figures);
     }
     if let Some(path) = cli.json {
         std::fs::write(&path, serde_json::to_string_pretty(&report)?).context("writing the figures")?;
+        line(&format!("\n{}", path.display()));
     }
-    product.stop().await?;
-    services.stop().await
+    Ok(())
 }
 
-/// Everybody but the platform_admin, with the agent of their company.
-fn callers<'a>(demo: &'a Demo, mint: &Mint) -> Result<Vec<Caller<'a>>> {
-    let hours = Duration::from_secs(12 * 3_600);
-    demo.users
-        .iter()
-        .filter(|user| user.tenant.is_some())
-        .map(|user| {
-            let agent = demo.agents.iter().find(|agent| Some(agent.tenant) == user.tenant);
-            let token = mint.token(user.id, user.role, user.tenant, hours);
-            Ok(Caller { user, agent: agent.context("each company has an agent")?, token })
-        })
-        .collect()
-}
-
-/// Accept, claim, finish, without sockets, bus and queue: the time of all three, and how many a second.
-async fn store_alone(
-    setting: &Setting,
-    product: &Product,
-    callers: &[Caller<'_>],
-    length: Duration,
-) -> Result<(Series, f64)> {
-    let url = Secret::from(setting.database_url.clone());
-    let store = Store::connect(&Database { url, pool_size: setting.pool_size }).await?;
-    let (begun, times) = (Instant::now(), Times::default());
-    let mut runs = Vec::new();
-    for caller in callers {
-        let rest = Rest::new(&product.rest(), Some(&caller.token));
-        let tenant = caller.agent.tenant;
-        let conversation: ConversationId = rest.open(tenant, caller.agent.id).await?.parse()?;
-        let (user_id, role_hint) = (caller.user.id, Some(caller.user.role));
-        let who = Identity { user_id, expires_at: Timestamp::now(), role_hint, tenant_hint: None };
-        let text = Text::parse(SAID.to_owned(), 100)?;
-        let store = store.clone();
-        runs.push(tokio::spawn(async move {
-            let mut series = Series::default();
-            while begun.elapsed() < length {
-                let since = Instant::now();
-                store.accept(&who, conversation, &text, None, 100).await?;
-                let claim = store
-                    .claim(tenant, conversation, &times, &Memory::default())
-                    .await?
-                    .context("nobody else claims")?;
-                store.finish(&claim, MessageId::new(), SAID, Completion::Whole).await?;
-                series.add(since);
-            }
-            anyhow::Ok(series)
-        }));
-    }
-    let mut all = Vec::new();
-    for series in try_join_all(runs).await? {
-        all.extend(series?.0);
-    }
-    let rate = rate(all.len(), begun);
-    Ok((Series(all), rate))
-}
-
-/// Whole chats: a message, its `typing`, `accepted` and `response`, then the next.
-async fn chats(product: &Product, callers: &[Caller<'_>], length: Duration) -> Result<(Figures, f64)> {
-    let mut sockets = Vec::new();
-    for caller in callers {
-        let rest = Rest::new(&product.rest(), Some(&caller.token));
-        let conversation = rest.open(caller.agent.tenant, caller.agent.id).await?;
-        sockets.push(Socket::join(&product.ws(), &conversation, &caller.token).await?.0.trusting());
-    }
-    let begun = Instant::now();
-    let runs = sockets.into_iter().map(|mut socket| {
-        tokio::spawn(async move {
-            let mut figures = Figures::default();
-            while begun.elapsed() < length {
-                let since = Instant::now();
-                socket.message(SAID, None).await?;
-                socket.expect("typing").await?;
-                figures.typing.add(since);
-                socket.expect("accepted").await?;
-                figures.accepted.add(since);
-                socket.expect("response").await?;
-                figures.response.add(since);
-            }
-            anyhow::Ok(figures)
-        })
-    });
-    let mut all = Figures::default();
-    for figures in try_join_all(runs).await? {
-        let figures = figures?;
-        all.typing.0.extend(figures.typing.0);
-        all.accepted.0.extend(figures.accepted.0);
-        all.response.0.extend(figures.response.0);
-    }
-    let rate = rate(all.response.0.len(), begun);
-    Ok((all, rate))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-fn rate(count: usize, since: Instant) -> f64 {
-    count as f64 / since.elapsed().as_secs_f64()
+async fn run(which: Which, seconds: u64) -> Result<(&'static str, Value)> {
+    Ok(match which {
+        Which::Chat { sockets, shares } => ("chat", chat::run(&sockets, &shares, seconds).await?),
+        Which::Idle { sockets, hubs } => ("idle", idle::run(&sockets, hubs, seconds).await?),
+        Which::Storm { sockets } => ("storm", storm::run(sockets).await?),
+        Which::Relay { sockets, rates, together } => ("relay", relay::run(sockets, &rates, together, seconds).await?),
+        Which::Rest { histories, lists } => ("rest", rest::run(&histories, &lists, seconds).await?),
+        Which::Cold { times } => ("cold", cold::run(times).await?),
+        Which::Crowd => unreachable!("it serves another one"),
+    })
 }

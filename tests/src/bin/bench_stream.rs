@@ -192,6 +192,7 @@ async fn main() -> Result<()> {
                 trusted_proxies: 0,
                 portal: config::Portal::default(),
                 metrics: config::Metrics::default(),
+                local_portal: None,
                 limits: app::lifted(),
                 times,
                 notices: config::Notices::default(),

@@ -101,6 +101,7 @@ fn seen(copy: &Path, breach: &Breach) -> Result<bool> {
 
 fn cargo(copy: &Path, breach: &Breach, more: &[&str]) -> Result<Output> {
     let (target, test) = match breach.test.split_once(':').filter(|(_, test)| !test.starts_with(':')) {
+        Some(("browser", test)) => ("--test=browser", test),
         Some((_, test)) => ("--lib", test),
         None => ("--test=it", breach.test),
     };

@@ -46,6 +46,9 @@ struct Cli {
     /// A folder of binaries to run; by default they are built of this checkout.
     #[arg(long)]
     binaries: Option<PathBuf>,
+    /// A folder of binaries with which hubs come up again that were down: a deployment, hub after hub.
+    #[arg(long)]
+    rolled_to: Option<PathBuf>,
     /// Instead: take one defence out after the other, in binaries built for that, and show that a counter tells. With a
     /// word, only defences whose name holds it.
     #[arg(long, num_args = 0..=1, default_missing_value = "")]
@@ -77,7 +80,7 @@ async fn main() -> Result<ExitCode> {
             binaries().await?
         }
     };
-    let build = Build { folder, settings: Vec::new(), sql: "", logs: cli.logs };
+    let build = Build { folder, rolled_to: cli.rolled_to, settings: Vec::new(), sql: "", logs: cli.logs };
     let plan = Plan {
         messages: cli.messages,
         faults: cli.faults,

@@ -17,6 +17,7 @@ use harness::{
     app, cache,
     card::{AgentCard, Card, Pids, UserCard},
     demo::{self, Demo, Size},
+    local_portal::LocalPortal,
     mint::Mint,
     product::{Product, QueueKind, Setting, real_channels},
     pump,
@@ -34,6 +35,12 @@ use tracing_subscriber::EnvFilter;
 
 /// How long the printed tokens hold.
 const TOKENS_VALID: Duration = Duration::from_secs(12 * 3_600);
+
+/// Where the stack listens if it can, so that a bookmark of the chat stays good.
+const USUAL_PORT: u16 = 8787;
+
+/// What somebody says who wants a person: then an admin finds the conversation in the inbox.
+const PERSON: &str = "a human";
 
 /// People shown on screen; the ready file has all.
 const SHOWN: usize = 8;
@@ -82,9 +89,9 @@ struct Start {
     /// AI employees of each company.
     #[arg(long, default_value_t = 2)]
     agents: usize,
-    /// The port to listen on; a free one if 0.
-    #[arg(long, default_value_t = 0)]
-    port: u16,
+    /// The port to listen on; any free one if 0. Without it 8787, or a free one if that is taken.
+    #[arg(long)]
+    port: Option<u16>,
     /// Hold callers to the product's limits, which are lifted otherwise.
     #[arg(long)]
     limits: bool,
@@ -141,20 +148,22 @@ async fn run(start: &Start) -> Result<()> {
     say("making the demo");
     let demo =
         demo::seed(&owner_url, Size { tenants: start.tenants, users: start.users, agents: start.agents }).await?;
+    demo::set_escalation(&owner_url, PERSON).await?;
 
     let model = model(&services.postgres.app_url("chat"), &owner_url).await?;
 
-    let listener = TcpListener::bind(("127.0.0.1", start.port)).await.context("listening")?;
+    let listener = listen(start.port, &say).await?;
     let mint = Mint::new();
     let setting = Setting {
         database_url: services.postgres.app_url("chat"),
         redis: services.redis.entrance.clone(),
         queue,
         token: mint.settings(),
-        allowed_origins: vec![format!("http://{}", listener.local_addr()?)],
+        allowed_origins: Vec::new(),
         trusted_proxies: 0,
         portal: config::Portal::default(),
         metrics: config::Metrics::default(),
+        local_portal: Some(LocalPortal::new(&demo, &mint)),
         limits: if start.limits { Limits::default() } else { app::lifted() },
         times: Times::default(),
         memory: Memory::default(),
@@ -192,6 +201,18 @@ async fn run(start: &Start) -> Result<()> {
     services.stop().await?;
     say("nothing is left running");
     Ok(())
+}
+
+/// Listens on the port that was asked for; where none was, on the usual one or else on a free one.
+async fn listen(port: Option<u16>, say: &dyn Fn(&str)) -> Result<TcpListener> {
+    let at = |port| TcpListener::bind(("127.0.0.1", port));
+    match (port, at(port.unwrap_or(USUAL_PORT)).await) {
+        (None, Err(_)) => {
+            say(&format!("port {USUAL_PORT} is taken: on a free one instead"));
+            at(0).await.context("listening")
+        }
+        (_, listener) => listener.with_context(|| format!("listening on port {}", port.unwrap_or(USUAL_PORT))),
+    }
 }
 
 /// Who answers: whom `MODEL_*` names, as in a deployment, and then for all agents of the demo; else `echo`.
@@ -244,7 +265,8 @@ fn card(product: &Product, setting: &Setting, owner_url: String, pids: Pids, dem
 
 /// Tells how to talk to it.
 fn greet(card: &Card) {
-    println!("\nREST    {}{}", card.rest, conversations::BASE);
+    println!("\nChat    {}/   (in a browser)\n", card.rest);
+    println!("REST    {}{}", card.rest, conversations::BASE);
     println!("Socket  {}/chat/ws/{{conversation_id}}\n", card.ws);
     for user in card.users.iter().take(SHOWN) {
         let tenant = user.tenant_id.map_or_else(|| "every tenant".to_owned(), |id| format!("tenant {id}"));
@@ -259,6 +281,7 @@ fn greet(card: &Card) {
         println!("  -H 'Authorization: Bearer {}' -H 'Content-Type: application/json' \\", user.token);
         println!("  -d '{{\"tenant_id\": \"{}\", \"agent_id\": \"{}\"}}'\n", agent.tenant_id, agent.id);
     }
+    println!("Chat in a browser:          {}/", card.rest);
     println!("Chat in a second terminal:  cargo local chat");
     println!("Ctrl-C stops everything.");
 }

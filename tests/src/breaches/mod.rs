@@ -6,6 +6,7 @@
 mod edge;
 mod erasure;
 mod interface;
+mod page;
 mod pipes;
 mod secrets;
 mod standing;
@@ -29,7 +30,8 @@ pub struct Breach {
     pub find: &'static str,
     /// What stands there instead: without the defence, and still compiled.
     pub replace: &'static str,
-    /// The test that is red then: `module::name` of the integration tests, or `package:path::of::a::unit_test`.
+    /// The test that is red then: `module::name` of the integration tests, `browser:module::name` of those in a browser,
+    /// or `package:path::of::a::unit_test`.
     pub test: &'static str,
 }
 
@@ -58,6 +60,7 @@ pub fn all() -> Vec<Breach> {
         pipes::BREACHES,
         erasure::BREACHES,
         interface::BREACHES,
+        page::BREACHES,
     ]
     .concat()
 }

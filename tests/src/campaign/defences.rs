@@ -153,7 +153,7 @@ impl Removal {
             open: self.open,
             patience: PATIENCE,
             seed,
-            build: Build { folder: folder.to_owned(), settings, sql, logs: None },
+            build: Build { folder: folder.to_owned(), rolled_to: None, settings, sql, logs: None },
         };
         let how = if out { "without" } else { "with" };
         let progress = |line: &str| progress(&format!("{how} {}: {line}", self.name));

@@ -5,7 +5,7 @@ use std::{
     io::Write as _,
     net::SocketAddr,
     os::unix::process::ExitStatusExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicI64},
     time::Duration,
 };
@@ -115,6 +115,8 @@ pub struct Hub {
     pub links: Links,
     address: SocketAddr,
     program: PathBuf,
+    /// What comes up in its place.
+    next: PathBuf,
     environment: Vec<(&'static str, String)>,
     log: Option<PathBuf>,
     process: Mutex<Option<HubProcess>>,
@@ -125,6 +127,8 @@ pub struct Hub {
 pub struct Build {
     /// The folder of the binaries.
     pub folder: PathBuf,
+    /// The folder of those with which hubs that were down come up again, where that is another: a deployment.
+    pub rolled_to: Option<PathBuf>,
     /// Settings beside the usual ones, or instead of them.
     pub settings: Vec<(&'static str, String)>,
     /// Statements that the owner role executes before the start.
@@ -270,9 +274,10 @@ impl Hub {
         let mut environment = links.environment(backends, User::Hub)?;
         environment.push(("LISTEN", address.to_string()));
         let program = build.folder.join("hub");
+        let next = build.rolled_to.as_ref().unwrap_or(&build.folder).join("hub");
         let log = build.logs.as_ref().map(|logs| logs.join(format!("hub-{number}.log")));
-        let hub = Self { links, address, program, environment, log, process: Mutex::default() };
-        hub.come_up().await?;
+        let hub = Self { links, address, program, next, environment, log, process: Mutex::default() };
+        hub.launch(&hub.program).await?;
         Ok(hub)
     }
 
@@ -280,12 +285,16 @@ impl Hub {
     ///
     /// # Errors
     /// If it does not.
-    #[expect(clippy::disallowed_methods, reason = "backs off as whoever runs a hub does")]
     pub async fn come_up(&self) -> Result<()> {
+        self.launch(&self.next).await
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "backs off as whoever runs a hub does")]
+    async fn launch(&self, program: &Path) -> Result<()> {
         // While no hub listened there, a connection of somebody else may have got its port for a moment.
         let mut tries = 0;
         let process = loop {
-            match HubProcess::start(&self.program, &self.environment).await {
+            match HubProcess::start(program, &self.environment).await {
                 Err(error) if tries < STARTS => warn!(?error, "a hub does not come up; trying again"),
                 started => break started?,
             }

@@ -6,6 +6,7 @@
 //! left: no process, no folder. Nothing listens but on 127.0.0.1, and what the machine itself
 //! runs is not touched.
 
+mod chromedriver;
 mod postgres;
 mod process;
 mod programs;
@@ -21,7 +22,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-pub use postgres::Postgres;
+pub(crate) use chromedriver::explained;
+pub use chromedriver::{Chromedriver, must_be_there};
+pub use postgres::{Postgres, pg_bin};
 pub use redis::{ACL, Entrance, Redis, User};
 pub use sqs::Sqs;
 pub use watchdog::{Ending, Watchdog};

@@ -164,6 +164,16 @@ async fn connect(port: u16) -> Result<Client> {
     Ok(client)
 }
 
+/// A program that comes with Postgres.
+///
+/// # Errors
+/// If it does not come with this one.
+pub fn pg_bin(name: &str) -> Result<PathBuf> {
+    let program = binaries().context("no Postgres")?.join(name);
+    ensure!(program.is_file(), "{} is not there", program.display());
+    Ok(program)
+}
+
 /// The folder with `initdb` and `postgres`: PG_BIN as it is given, what PATH leads to, or the
 /// newest of Debian's versions, which are not on PATH.
 fn binaries() -> Option<PathBuf> {

@@ -5,6 +5,7 @@
 //! itself reads into the table's own types. Each command is one transaction, in which whatever changed is compared with
 //! what stands, and leaves one audit row: the columns that changed and who did it, never a value.
 
+pub mod letters;
 mod record;
 mod rows;
 mod sockets;
