@@ -82,7 +82,7 @@ def idle():
         ("Redis", "cache.t4g.micro; 2 × cache.m7g.large", HOURS * p["redis_micro"], 2 * HOURS * p["redis_large"]),
         ("queue, polled", "2 queues × 5 polls of 20 s", 10 * HOURS * 180 * p["sqs"], 10 * HOURS * 180 * p["sqs"]),
         ("secrets", "18", 18 * p["secret"], 18 * p["secret"]),
-        ("alarms, metrics, dashboard", "15 × alarm + 4 × metric + 1", 15 * p["alarm"] + 4 * p["metric"] + p["dashboard"], 15 * p["alarm"] + 4 * p["metric"] + p["dashboard"]),
+        ("alarms, metrics, dashboard", "16 × alarm + 13 × metric (one model) + 1", 16 * p["alarm"] + 13 * p["metric"] + p["dashboard"], 16 * p["alarm"] + 13 * p["metric"] + p["dashboard"]),
         ("functions", "nothing runs", 0, 0),
     ]
     return table(rows, ["item", "formula", "dev", "prod"])

@@ -24,6 +24,7 @@ use harness::{
     clients::{Socket, http},
     model::{Act, ScriptedModel},
     services::User,
+    template::Template,
 };
 use orchestrator::{
     figures::Figures,
@@ -563,5 +564,21 @@ async fn the_orchestrator_writes_what_cloudwatch_reads_and_the_dashboard_asks_fo
         asked.insert(name.to_owned());
     }
     assert_eq!(asked, written, "each is on the dashboard");
+
+    // What the template waits for is written, by the same dimension.
+    let template = Template::read("template.yaml").unwrap();
+    let mut waited = BTreeSet::new();
+    for (alarm, of) in template.resources("AWS::CloudWatch::Alarm") {
+        let several = of["Metrics"].as_array().into_iter().flatten().map(|metric| &metric["MetricStat"]["Metric"]);
+        for metric in several.chain([of]).filter(|metric| metric["Namespace"] == "KonstructChat") {
+            let name = metric["MetricName"].as_str().unwrap();
+            let by =
+                metric["Dimensions"].as_array().unwrap().iter().map(|dimension| dimension["Name"].as_str().unwrap());
+            assert_eq!(by.collect::<Vec<_>>(), ["FunctionName"], "{alarm}");
+            assert!(written.contains(name), "{alarm} waits for {name}, which nobody writes");
+            waited.insert(name);
+        }
+    }
+    assert_eq!(waited, BTreeSet::from(["turns_failed", "turn_duration"]));
     app.finish().await.unwrap();
 }

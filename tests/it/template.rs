@@ -138,6 +138,66 @@ fn no_setting_is_given_that_nothing_reads() {
 }
 
 #[test]
+fn what_operators_watch_by_reaches_hub_and_orchestrator_where_they_want_it() {
+    let named = |settings: &[(String, String)], name: &str| {
+        settings
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.clone())
+            .filter(|value| !value.is_empty())
+    };
+    let traces =
+        ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_SAMPLER_ARG", "METRICS_TOKEN"];
+    let off = product();
+    for settings in [of_hub(&off), of_function(&off, "Orchestrator")] {
+        assert_eq!(traces.map(|name| named(&settings, name)), [None, None, Some("1".to_owned()), None], "{settings:?}");
+    }
+    let (token, headers) = (
+        "arn:aws:secretsmanager:us-east-1:000000000000:secret:token",
+        "arn:aws:secretsmanager:us-east-1:1:secret:otel",
+    );
+    let on = product().with([
+        ("MetricsTokenSecretArn", token),
+        ("TracesEndpoint", "http://collector.internal:4318"),
+        ("TracesHeadersSecretArn", headers),
+        ("TracesShare", "0.05"),
+        ("ScraperGroupId", "sg-1"),
+    ]);
+    let hub = traces.map(|name| named(&of_hub(&on), name));
+    assert_eq!(hub, ["http://collector.internal:4318", headers, "0.05", token].map(|value| Some(value.to_owned())));
+    let orchestrator = traces.map(|name| named(&of_function(&on, "Orchestrator"), name));
+    let resolved = format!("{{{{resolve:secretsmanager:{headers}}}}}");
+    assert_eq!(
+        orchestrator,
+        [Some("http://collector.internal:4318".to_owned()), Some(resolved), Some("0.05".to_owned()), None]
+    );
+
+    // ECS reads for it what it may read and nothing else.
+    let may = |template: &Template| -> BTreeSet<String> {
+        let start = &template.resource("HubStartRole")["Policies"][0]["PolicyDocument"]["Statement"];
+        let statement = start.as_array().unwrap().iter().find(|one| one["Action"] == "secretsmanager:GetSecretValue");
+        let list = statement.unwrap()["Resource"].as_array().unwrap().iter();
+        list.filter_map(|arn| template.text(arn).unwrap()).collect()
+    };
+    let reads = |template: &Template| -> BTreeSet<String> {
+        let settings = of_hub(template);
+        settings.into_iter().map(|(_, value)| value).filter(|value| value.starts_with("arn:")).collect()
+    };
+    for template in [&off, &on] {
+        assert_eq!(may(template), reads(template));
+    }
+    // Whoever scrapes is let in, and from outside nobody is.
+    let doors = |template: &Template| {
+        let doors = template.resource("HubGroup")["SecurityGroupIngress"].as_array().unwrap().iter();
+        doors.filter(|door| template.chosen(door).unwrap().is_some()).count()
+    };
+    assert_eq!((doors(&off), doors(&on)), (1, 2));
+    let rule = on.resource("MetricsRule");
+    assert_eq!(rule["Conditions"][0]["PathPatternConfig"]["Values"], serde_json::json!(["/metrics"]));
+    assert_eq!(rule["Actions"][0]["FixedResponseConfig"]["StatusCode"], "404");
+}
+
+#[test]
 fn times_agree() {
     let template = product();
     let seconds = |value: &Value| Duration::from_secs(template.number(value).unwrap());

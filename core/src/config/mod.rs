@@ -244,6 +244,7 @@ mod tests {
             ("SECRETS_KEY", "00"),
             ("METRICS_TOKEN", "hunter2"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "hunter2"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "hunter2"),
             ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
             ("OTEL_TRACES_SAMPLER_ARG", "hunter2"),
             ("LIMIT_PING_MS", "30001"),

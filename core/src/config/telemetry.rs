@@ -43,7 +43,8 @@ pub struct Traces {
 
 impl Traces {
     /// Reads `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_SERVICE_NAME` and `OTEL_TRACES_SAMPLER_ARG`, as OpenTelemetry has them;
-    /// none where there is no endpoint.
+    /// none where there is no endpoint. `OTEL_EXPORTER_OTLP_HEADERS` the library reads itself, and passes over what it cannot
+    /// read: here it is held to its form, so that nobody waits for traces that a collector refuses.
     pub fn read(env: &mut Env<'_>, service: &str) -> Option<Self> {
         let endpoint = env.optional("OTEL_EXPORTER_OTLP_ENDPOINT");
         let service = env.optional("OTEL_SERVICE_NAME").unwrap_or_else(|| service.to_owned());
@@ -51,6 +52,11 @@ impl Traces {
         let share = share.filter(|share| (0.0..=1.0).contains(share));
         if share.is_none() {
             env.faults.push("OTEL_TRACES_SAMPLER_ARG must be a number from 0 to 1".to_owned());
+        }
+        let pair = |pair: &str| pair.split_once('=').is_some_and(|(name, value)| !name.is_empty() && !value.is_empty());
+        let headers = env.optional("OTEL_EXPORTER_OTLP_HEADERS");
+        if headers.is_some_and(|headers| !headers.split(',').all(pair)) {
+            env.faults.push("OTEL_EXPORTER_OTLP_HEADERS must be name=value, several separated by commas".to_owned());
         }
         let good = |url: &str| url.starts_with("http://") || url.starts_with("https://");
         if endpoint.as_deref().is_some_and(|url| !good(url)) {
@@ -80,6 +86,38 @@ mod tests {
         {
             let (_, faults) = faults(bad);
             assert!(faults.len() == 1 && faults[0].contains("METRICS_TOKEN") && !faults[0].contains(bad), "{faults:?}");
+        }
+    }
+
+    fn read(settings: &[(&str, &str)]) -> (Option<Traces>, Vec<String>) {
+        let lookup =
+            |name: &str| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let mut env = Env::new(&lookup);
+        let traces = Traces::read(&mut env, "chat-hub");
+        (traces, env.faults)
+    }
+
+    #[test]
+    fn traces_go_nowhere_by_default_and_where_they_are_told_to() {
+        assert_eq!(read(&[]), (None, Vec::new()));
+        let to = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318/");
+        let traces = |service: &str, share| {
+            let (endpoint, service) = ("http://127.0.0.1:4318".to_owned(), service.to_owned());
+            (Some(Traces { endpoint, service, share }), Vec::new())
+        };
+        assert_eq!(read(&[to]), traces("chat-hub", 1.0));
+        let more = [to, ("OTEL_SERVICE_NAME", "chat-eu"), ("OTEL_TRACES_SAMPLER_ARG", "0.05")];
+        assert_eq!(read(&more), traces("chat-eu", 0.05));
+        assert_eq!(read(&[to, ("OTEL_EXPORTER_OTLP_HEADERS", "a=b,c=d==")]), traces("chat-hub", 1.0));
+        for (name, bad) in [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "127.0.0.1:4318"),
+            ("OTEL_TRACES_SAMPLER_ARG", "1.01"),
+            ("OTEL_TRACES_SAMPLER_ARG", "NaN"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "hunter2"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a=hunter2,"),
+        ] {
+            let (_, faults) = read(&[(name, bad)]);
+            assert!(faults.len() == 1 && faults[0].contains(name) && !faults[0].contains(bad), "{faults:?}");
         }
     }
 }

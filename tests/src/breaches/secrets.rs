@@ -55,8 +55,8 @@ pub(super) const BREACHES: &[Breach] = &[
         threat: "T33",
         defence: "the log is JSON, a line an object",
         file: "core/src/log.rs",
-        find: "layer().json().with_writer(writer);",
-        replace: "layer().with_writer(writer);",
+        find: "layer().json().with_writer(writer);\n    tracing_subscriber::registry()",
+        replace: "layer().with_writer(writer);\n    tracing_subscriber::registry()",
         test: "canary::a_token_is_nowhere_whatever_is_done_with_it",
     },
     Breach {
@@ -106,5 +106,13 @@ pub(super) const BREACHES: &[Breach] = &[
         find: "[lints]\nworkspace = true",
         replace: "",
         test: "house::every_member_lives_under_the_lints_that_forbid_unsafe_code",
+    },
+    Breach {
+        threat: "T37",
+        defence: "a hub shows its figures to whoever has their token",
+        file: "hub/src/metrics.rs",
+        find: "if !metrics.lets_in(&headers) {",
+        replace: "if metrics.token.is_none() {",
+        test: "metrics::only_who_has_the_token_sees_them_and_without_one_there_is_nothing_to_see",
     },
 ];
