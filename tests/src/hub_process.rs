@@ -84,11 +84,14 @@ impl HubProcess {
     /// # Errors
     /// If there is no such program, or it ends or stays silent instead of answering; with what it said.
     pub async fn start(program: &Path, env: &[(&str, String)]) -> Result<Self> {
-        let listen = env.iter().rev().find(|(name, _)| *name == "LISTEN").map(|(_, listen)| listen.clone());
-        let listen = listen.map_or_else(|| free_port().map(|port| format!("127.0.0.1:{port}")), Ok)?;
+        let named = env.iter().rev().find(|(name, _)| *name == "LISTEN").map(|(_, listen)| listen.clone());
+        let listen = named.clone().map_or_else(|| free_port().map(|port| format!("127.0.0.1:{port}")), Ok)?;
         let address: SocketAddr = listen.parse().with_context(|| format!("LISTEN={listen}"))?;
-        // Else somebody who listens there already would answer for the one that could not.
-        drop(TcpListener::bind(address).await.with_context(|| format!("the port of {address}"))?);
+        if named.is_some() {
+            // Else somebody who listens there already would answer for the one that could not. A port that has just been
+            // found free is not asked again: another test that begins a process at this moment may hold it for a blink.
+            drop(TcpListener::bind(address).await.with_context(|| format!("the port of {address}"))?);
+        }
         let watchdog = Watchdog::start()?;
         let mut child = Command::new(program)
             .arg("serve")
