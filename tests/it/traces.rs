@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use axum::{Router, body::Bytes, extract::State, http::HeaderMap, routing::post};
@@ -190,5 +191,35 @@ async fn where_nobody_collects_nothing_travels() {
     let answer = function.invoke(&event(vec![record("hint", &forged)])).await.unwrap();
     assert_eq!(answer["batchItemFailures"], json!([]));
     socket.until("response").await.unwrap();
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_collector_that_takes_everything_and_answers_nothing_holds_nobody_up() {
+    // The kernel takes the connections; nobody ever reads from them.
+    let mute = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let traced = ("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{}", mute.local_addr().unwrap()));
+    let app = App::with(|setting| setting.queue = silent()).await.unwrap();
+    let queue = queue("mute-collector").await;
+    let setting = Setting { queue: QueueKind::Sqs(queue.clone()), ..app.setting.clone() };
+    let env = [environment(&setting).unwrap(), vec![traced.clone()]].concat();
+    let mut hub = HubProcess::start(&binaries().await.unwrap().join("hub"), &env).await.unwrap();
+    let function = function("orchestrator", &app, &queue, &[traced]).await;
+    let conversation = app.conversation("ben@acme").await.unwrap();
+    let (mut socket, _) = Socket::join(&hub.ws(), &conversation, &app.token(app.user("ben@acme"))).await.unwrap();
+    socket.message("hello", None).await.unwrap();
+    socket.until("accepted").await.unwrap();
+    let hint = received(&queue).await;
+    let begun = Instant::now();
+    let answer = function.invoke(&event(vec![record("hint", hint.body().unwrap())])).await.unwrap();
+    assert_eq!(answer["batchItemFailures"], json!([]));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}: {}", begun.elapsed(), function.said());
+    assert!(function.said().contains("not all spans were sent in time"), "{}", function.said());
+    socket.until("response").await.unwrap();
+    drop(socket);
+    let begun = Instant::now();
+    hub.signal("TERM").unwrap();
+    assert!(hub.exit().await.unwrap().success(), "{}", hub.said());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}: {}", begun.elapsed(), hub.said());
     app.finish().await.unwrap();
 }
