@@ -38,6 +38,7 @@ mod model_keys;
 mod notices;
 mod original;
 mod origins;
+mod overload;
 mod owned;
 mod page_files;
 mod portal;

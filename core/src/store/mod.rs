@@ -33,6 +33,7 @@ pub mod owned;
 pub mod owner;
 pub mod portal;
 pub mod retention;
+mod room;
 mod sabotage;
 mod script;
 pub mod search;
@@ -41,7 +42,7 @@ pub mod sweep;
 mod tls;
 pub mod turns;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 use tokio_postgres::Row;
@@ -52,6 +53,7 @@ use crate::{
     error::{Error, Kind, Result},
     ids::{TenantId, UserId},
 };
+use room::Room;
 use script::Step;
 
 /// Longest wait for a connection, new or returned, before a caller is told that we are not available.
@@ -64,6 +66,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    room: Room,
 }
 
 /// Whose rows exist in a transaction.
@@ -122,7 +125,7 @@ impl Store {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(Error::internal)?;
-        let store = Self { pool };
+        let store = Self { pool, room: Room::default() };
         store.refuse_a_role_that_could_bypass_policies().await.map_err(named)?;
         Ok(store)
     }
@@ -163,12 +166,17 @@ impl Store {
     /// A connection. Only scripts run on it.
     #[expect(clippy::disallowed_methods, reason = "the one place that takes connections from the pool")]
     async fn conn(&self) -> Result<Object> {
+        self.room.enter(&self.pool.status())?;
         self.pool.get().await.map_err(Error::unavailable)
     }
 
     /// Runs a script in a scope; see [`script::run`].
     pub(crate) async fn run(&self, scope: Scope, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>> {
-        script::run(self.conn().await?, &scope.begin(), steps).await
+        let conn = self.conn().await?;
+        let since = Instant::now();
+        let answers = script::run(conn, &scope.begin(), steps).await;
+        self.room.held(since);
+        answers
     }
 }
 

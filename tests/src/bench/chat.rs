@@ -63,7 +63,9 @@ pub async fn run(counts: &[usize], shares: &[u32], pool: usize, seconds: u64) ->
     product.answers().await?;
     let callers = callers(&stack)?;
     let length = Duration::from_secs(seconds);
-    line(&format!("\nchat, closed loop: queue in-process, {pool} connections for the hub and {pool} for the orchestrator; {seconds} s each; times in ms, p50/p99"));
+    line(&format!(
+        "\nchat, closed loop: queue in-process, {pool} connections for the hub and {pool} for the orchestrator; {seconds} s each; times in ms, p50/p99"
+    ));
     line(&format!(
         "{:>7} | {:>9} | {:>10} {:>13} | {:>8} {:>8} {:>8} | {:>13} {:>13} {:>13}",
         "sockets", "pgbench", "store", "its chat", "chats/s", "of pair", "of store", "typing", "accepted", "response"
