@@ -18,6 +18,8 @@ const ALLOWED = {
     ..."table tbody td th thead tr ul".split(" "),
   ],
   ALLOWED_ATTR: ["href", "title", "alt", "src", "start", "align", "type", "checked", "disabled"],
+  // No addresses, so they need not look like one.
+  ADD_URI_SAFE_ATTR: ["align", "start", "type"],
   ALLOWED_URI_REGEXP: /^(?:https?|mailto|tel):/i,
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,

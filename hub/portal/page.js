@@ -34,8 +34,10 @@ function tokenOfHost(reason) {
   return new Promise((give, fail) => {
     const listening = new AbortController();
     const late = setTimeout(() => end(() => fail(new Error("the host did not answer"))), HOST_PATIENCE);
-    // Whoever the host is: to any other the browser does not deliver it.
-    const ask = () => settings.hosts.forEach((host) => parent.postMessage({ type: "konstruct:token?", reason }, host));
+    // Where the browser does not say which host it is, all are asked: to any other it does not deliver it, only complains.
+    const around = location.ancestorOrigins?.[0];
+    const hosts = settings.hosts.filter((host) => around === undefined || host === around);
+    const ask = () => hosts.forEach((host) => parent.postMessage({ type: "konstruct:token?", reason }, host));
     const asking = setInterval(ask, HOST_REPEAT);
     const end = (/** @type {() => void} */ then) => {
       clearTimeout(late);

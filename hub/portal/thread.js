@@ -43,6 +43,7 @@ export class Thread {
     this.talk = talk;
     this.agent = conversation.agent_name;
 
+    this.face = face(this.agent, conversation.agent_id);
     this.heading = h("h1", {});
     this.subheading = h("p", {});
     this.menu = h("div", { class: "menu", popover: "auto", id: "menu" });
@@ -77,7 +78,7 @@ export class Thread {
         "header",
         {},
         button({ class: "back", label: t("back"), icon: "back", onclick: () => page.leave() }),
-        face(this.agent, conversation.agent_id),
+        this.face,
         h("div", { class: "names" }, this.heading, this.subheading),
         this.options,
         this.menu,
@@ -149,6 +150,7 @@ export class Thread {
     const about = talk.own ? conversation.title : this.#person();
     this.heading.textContent = about ?? this.agent;
     this.subheading.textContent = about ? this.agent : "";
+    this.#showFace();
     this.#banner();
     this.#holdPlace(() => {
       this.#messages();
@@ -358,6 +360,15 @@ export class Thread {
     const reason = this.conversation.escalation?.reason;
     const words = by ? t("other_answers", { name }) : t("waits", { name });
     return ["person", reason ? `${words} ${t("reason", { reason })}` : words, takeOver];
+  }
+
+  /** At the head is whoever the words are for: the agent, or the person that somebody answers in its stead. */
+  #showFace() {
+    const person = this.conversation.escalation?.user_id;
+    const shown = this.talk.own || !person ? face(this.agent, this.conversation.agent_id) : face(this.#person(), person);
+    if (this.face.isEqualNode(shown)) return;
+    this.face.replaceWith(shown);
+    this.face = shown;
   }
 
   /** Whose conversation it is, by name. */

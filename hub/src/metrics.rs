@@ -183,6 +183,7 @@ struct Elsewhere {
     pool_most: Gauge,
     pool_waiting: Gauge,
     pool_refused: Counter,
+    pool_turned_away: Counter,
     open_turns: [Gauge; 2],
     lapsed: Gauge,
     oldest_queued: Gauge<f64, AtomicU64>,
@@ -409,6 +410,8 @@ impl Elsewhere {
         all.register("pool_connections_max", "Connections to Postgres that there may be", new.pool_most.clone());
         all.register("pool_waiting", "Who waits for a connection to Postgres", new.pool_waiting.clone());
         all.register("pool_timeouts", "Waits for a connection to Postgres that were in vain", new.pool_refused.clone());
+        let what = "Who was told at once that they would wait too long for a connection to Postgres";
+        all.register("pool_turned_away", what, new.pool_turned_away.clone());
         all.register("leases_expired", "Running turns of all companies whose lease ran out", new.lapsed.clone());
         let what = "Since the oldest queued turn of all companies was accepted";
         all.register_with_unit("queued_turn_age", what, Unit::Seconds, new.oldest_queued.clone());
@@ -444,6 +447,7 @@ impl Elsewhere {
         number(&self.pool_most, pool.most);
         number(&self.pool_waiting, pool.waiting);
         counted(&self.pool_refused, pool.refused);
+        counted(&self.pool_turned_away, pool.turned_away);
         counted(&self.looks_failed, inner.metrics.looks_failed.load(Ordering::Relaxed));
         let looked = *inner.metrics.standing.lock().unwrap_or_else(PoisonError::into_inner);
         // Until the first look there is nothing to say: no number is the honest one.

@@ -2,6 +2,7 @@
 //! takes as much of a machine as everything else.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod embedding;
 mod for_all;
 mod history;
 mod hostile;

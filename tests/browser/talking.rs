@@ -1,6 +1,7 @@
 //! Saying something and reading what is answered.
 
 use harness::browser::Key;
+use serde_json::json;
 
 use crate::play::{FIELD, SAID, open, say, scene, stage, start, stored};
 
@@ -222,4 +223,26 @@ async fn tab_to(browser: &harness::browser::Browser, css: &str) -> anyhow::Resul
         browser.press(&[Key::Tab]).await?;
     }
     anyhow::bail!("Tab does not lead to {css}")
+}
+
+#[tokio::test]
+async fn markdown_looks_as_it_is_meant() {
+    scene("markdown", stage(), async |browser, app, _| {
+        start(browser, app, "ben@acme").await?;
+        let text =
+            "say | size | price |\n|---|---:|\n| small | 9.50 |\n\n3. three\n4. four\n\n- [x] done\n- [ ] open\n";
+        let pasted = "const field = document.querySelector('.composer textarea');
+            field.value = arguments[0]; field.dispatchEvent(new Event('input'))";
+        browser.js(pasted, &[text.into()]).await?;
+        browser.click(".composer .send").await?;
+        browser.until(".message.agent.whole table").await?;
+        let seen = "const body = document.querySelector('.message.agent .body');
+            const of = (css, look) => [...body.querySelectorAll(css)].map(look);
+            return [of('td', (cell) => getComputedStyle(cell).textAlign.replace('-webkit-', '')),
+                    of('ol', (list) => list.start), of('input', (box) => [box.type, box.checked, box.disabled])]";
+        let boxes = json!([["checkbox", true, true], ["checkbox", false, true]]);
+        assert_eq!(browser.js(seen, &[]).await?, json!([["start", "right"], [3], boxes]));
+        Ok(())
+    })
+    .await;
 }

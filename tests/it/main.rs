@@ -39,6 +39,7 @@ mod model_keys;
 mod notices;
 mod original;
 mod origins;
+mod overload;
 mod owned;
 mod page_files;
 mod portal;

@@ -33,6 +33,7 @@ pub mod owned;
 pub mod owner;
 pub mod portal;
 pub mod retention;
+mod room;
 mod sabotage;
 mod script;
 pub mod search;
@@ -59,6 +60,7 @@ use crate::{
     ids::{TenantId, UserId},
     waits::Waits,
 };
+use room::Room;
 use script::Step;
 
 /// Longest wait for a connection, new or returned, before a caller is told that we are not available.
@@ -71,6 +73,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
+    room: Room,
     queue: Arc<Queue>,
 }
 
@@ -81,6 +84,8 @@ struct Queue {
     waits: Arc<Waits>,
     /// Who got none.
     refused: AtomicU64,
+    /// Who was not let into it.
+    turned_away: AtomicU64,
 }
 
 /// How the pool stands.
@@ -96,6 +101,8 @@ pub struct Connections {
     pub waiting: usize,
     /// How many got none in time, since the start.
     pub refused: u64,
+    /// How many were told at once that they would wait too long, since the start.
+    pub turned_away: u64,
 }
 
 /// Whose rows exist in a transaction.
@@ -154,7 +161,7 @@ impl Store {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(Error::internal)?;
-        let store = Self { pool, queue: Arc::default() };
+        let store = Self { pool, room: Room::default(), queue: Arc::default() };
         store.refuse_a_role_that_could_bypass_policies().await.map_err(named)?;
         Ok(store)
     }
@@ -174,6 +181,7 @@ impl Store {
             most: status.max_size,
             waiting: status.waiting,
             refused: self.queue.refused.load(Ordering::Relaxed),
+            turned_away: self.queue.turned_away.load(Ordering::Relaxed),
         }
     }
 
@@ -214,6 +222,9 @@ impl Store {
     /// A connection. Only scripts run on it.
     #[expect(clippy::disallowed_methods, reason = "the one place that takes connections from the pool")]
     async fn conn(&self) -> Result<Object> {
+        self.room.enter(&self.pool.status()).inspect_err(|_| {
+            self.queue.turned_away.fetch_add(1, Ordering::Relaxed);
+        })?;
         let asked = Instant::now();
         let conn = self.pool.get().await;
         self.queue.waits.note(asked.elapsed());
@@ -225,7 +236,11 @@ impl Store {
 
     /// Runs a script in a scope; see [`script::run`].
     pub(crate) async fn run(&self, scope: Scope, steps: &[Step<'_>]) -> Result<Vec<Vec<Row>>> {
-        script::run(self.conn().await?, &scope.begin(), steps).await
+        let conn = self.conn().await?;
+        let since = Instant::now();
+        let answers = script::run(conn, &scope.begin(), steps).await;
+        self.room.held(since);
+        answers
     }
 }
 

@@ -50,18 +50,22 @@ struct Caller<'a> {
     token: String,
 }
 
-/// Closed loop at each number of sockets; then an open loop at shares of the best of them.
+/// Closed loop at each number of sockets; then an open loop at shares of the best of them. The hub and the orchestrator
+/// have `pool` connections each.
 ///
 /// # Errors
 /// What cannot be started.
-pub async fn run(counts: &[usize], shares: &[u32], seconds: u64) -> Result<Value> {
+pub async fn run(counts: &[usize], shares: &[u32], pool: usize, seconds: u64) -> Result<Value> {
     let most = counts.iter().copied().max().unwrap_or(1);
-    let stack = Stack::start(Size { tenants: 4, users: most.div_ceil(4), agents: 1 }).await?;
+    let mut stack = Stack::start(Size { tenants: 4, users: most.div_ceil(4), agents: 1 }).await?;
+    stack.setting.pool_size = pool;
     let mut product = Product::start(&stack.setting, TcpListener::bind(("127.0.0.1", 0)).await?).await?;
     product.answers().await?;
     let callers = callers(&stack)?;
     let length = Duration::from_secs(seconds);
-    line(&format!("\nchat, closed loop: queue in-process; {seconds} s each; times in ms, p50/p99"));
+    line(&format!(
+        "\nchat, closed loop: queue in-process, {pool} connections for the hub and {pool} for the orchestrator; {seconds} s each; times in ms, p50/p99"
+    ));
     line(&format!(
         "{:>7} | {:>9} | {:>10} {:>13} | {:>8} {:>8} {:>8} | {:>13} {:>13} {:>13}",
         "sockets", "pgbench", "store", "its chat", "chats/s", "of pair", "of store", "typing", "accepted", "response"
@@ -98,7 +102,7 @@ pub async fn run(counts: &[usize], shares: &[u32], seconds: u64) -> Result<Value
     let open = open(&product, &callers, peak, shares, length).await?;
     product.stop().await?;
     stack.stop().await?;
-    Ok(json!({"closed": report, "open": open}))
+    Ok(json!({"pool": pool, "closed": report, "open": open}))
 }
 
 /// Everybody but the platform_admin, with the agent of their company.

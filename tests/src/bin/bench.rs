@@ -31,6 +31,9 @@ enum Which {
         /// Shares of the best rate, in percent, at which chats then begin by the clock.
         #[arg(long, value_delimiter = ',', default_value = "25,50,75,90")]
         shares: Vec<u32>,
+        /// Connections to Postgres of the hub, and of the orchestrator.
+        #[arg(long, default_value_t = 8)]
+        pool: usize,
     },
     /// What a silent socket costs.
     Idle {
@@ -106,7 +109,7 @@ async fn main() -> Result<()> {
 
 async fn run(which: Which, seconds: u64) -> Result<(&'static str, Value)> {
     Ok(match which {
-        Which::Chat { sockets, shares } => ("chat", chat::run(&sockets, &shares, seconds).await?),
+        Which::Chat { sockets, shares, pool } => ("chat", chat::run(&sockets, &shares, pool, seconds).await?),
         Which::Idle { sockets, hubs } => ("idle", idle::run(&sockets, hubs, seconds).await?),
         Which::Storm { sockets } => ("storm", storm::run(sockets).await?),
         Which::Relay { sockets, rates, together } => ("relay", relay::run(sockets, &rates, together, seconds).await?),

@@ -8,6 +8,9 @@ use harness::browser::{PHONE, WIDE, gallery, scene};
 /// States that are shown on a phone in the dark, too.
 const ON_A_PHONE: &[&str] = &["nobody", "chat", "writing", "escalated", "inbox", "taken_over"];
 
+/// States that are shown in the dark on a screen and in the light on a phone, too.
+const ALL_WAYS: &[&str] = &["chat", "taken_over"];
+
 #[expect(clippy::print_stdout, reason = "a command that reports")]
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -16,17 +19,22 @@ async fn main() -> Result<()> {
     scene("screenshots", async |browser| {
         let (app, player) = gallery::stage().await?;
         gallery::walk(browser, &app, &player, async |browser, state| {
-            browser.media("light", true).await?;
-            browser.picture(&folder.join(format!("{state}.png"))).await?;
-            println!("docs/page/{state}.png");
-            if ON_A_PHONE.contains(&state) {
-                browser.window(PHONE).await?;
-                browser.media("dark", true).await?;
-                browser.picture(&folder.join(format!("{state}_phone.png"))).await?;
-                println!("docs/page/{state}_phone.png");
-                browser.window(WIDE).await?;
-                browser.media("light", true).await?;
+            for (wanted, ending, window, scheme) in [
+                (true, "", WIDE, "light"),
+                (ON_A_PHONE.contains(&state), "_phone", PHONE, "dark"),
+                (ALL_WAYS.contains(&state), "_dark", WIDE, "dark"),
+                (ALL_WAYS.contains(&state), "_phone_light", PHONE, "light"),
+            ] {
+                if !wanted {
+                    continue;
+                }
+                browser.window(window).await?;
+                browser.media(scheme, true).await?;
+                browser.picture(&folder.join(format!("{state}{ending}.png"))).await?;
+                println!("docs/page/{state}{ending}.png");
             }
+            browser.window(WIDE).await?;
+            browser.media("light", true).await?;
             Ok(())
         })
         .await?;
