@@ -7,8 +7,8 @@ pub(super) const BREACHES: &[Breach] = &[
         threat: "T8",
         defence: "without policies, only the owner, and the company's admin while it waits for a person, enter a conversation",
         file: "core/src/store/door.rs",
-        find: "(c.status = 'escalated' and u.role = 'customer_admin' and m.role = 'customer_admin'))\n    where",
-        replace: "c.status = 'escalated')\n    where",
+        find: "(c.status = 'escalated' and u.role = 'customer_admin' and m.role = 'customer_admin'))\n     where",
+        replace: "c.status = 'escalated')\n     where",
         test: "rbac::without_policies_everybody_may_do_the_same_and_no_more",
     },
     Breach {
@@ -119,8 +119,8 @@ pub(super) const BREACHES: &[Breach] = &[
         threat: "T11",
         defence: "a door sets the tenant for the transaction alone",
         file: "core/src/store/door.rs",
-        find: "coalesce(c.tenant_id::text, ''), true)\n    from portal_users u\n    left join (web",
-        replace: "coalesce(c.tenant_id::text, ''), false)\n    from portal_users u\n    left join (web",
+        find: "set_config('app.current_tenant', coalesce(c.tenant_id::text, ''), true)\n             from portal_users",
+        replace: "set_config('app.current_tenant', coalesce(c.tenant_id::text, ''), false)\n             from portal_users",
         test: "swaps::a_connection_swapped_between_tenants_ten_thousand_times_shows_nothing_foreign",
     },
     Breach {
