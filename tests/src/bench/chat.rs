@@ -21,11 +21,14 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{HOURS, Stack, line, machine, rate, tell};
+use super::{HOURS, Stack, line, machine, program, rate, tell};
 use crate::{
+    cache,
     clients::{Rest, Socket},
     demo::{Agent, Size, User},
-    product::Product,
+    hub_process::{HubProcess, environment},
+    product::{Product, QueueKind},
+    pump::create_queue,
     series::Series,
 };
 
@@ -51,20 +54,31 @@ struct Caller<'a> {
 }
 
 /// Closed loop at each number of sockets; then an open loop at shares of the best of them. The hub and the orchestrator
-/// have `pool` connections each.
+/// have `pool` connections each; `hubs` are processes of their own that hear of everything through SQS and Redis, none is
+/// the one in this process.
 ///
 /// # Errors
 /// What cannot be started.
-pub async fn run(counts: &[usize], shares: &[u32], pool: usize, seconds: u64) -> Result<Value> {
+pub async fn run(counts: &[usize], shares: &[u32], hubs: usize, pool: usize, seconds: u64) -> Result<Value> {
     let most = counts.iter().copied().max().unwrap_or(1);
     let mut stack = Stack::start(Size { tenants: 4, users: most.div_ceil(4), agents: 1 }).await?;
     stack.setting.pool_size = pool;
+    if hubs > 0 {
+        let endpoint = stack.services.start_sqs(&cache(), &|step| tell(step)).await?.endpoint();
+        stack.setting.queue = QueueKind::Sqs(create_queue(&endpoint, "bench").await?);
+    }
+    let queue = if hubs > 0 { "an SQS-compatible server" } else { "in-process" };
     let mut product = Product::start(&stack.setting, TcpListener::bind(("127.0.0.1", 0)).await?).await?;
     product.answers().await?;
+    let mut house = House { product: &product, hubs: Vec::new() };
+    for _ in 0..hubs {
+        house.hubs.push(HubProcess::start(&program("hub")?, &environment(&stack.setting)?).await?);
+    }
     let callers = callers(&stack)?;
     let length = Duration::from_secs(seconds);
     line(&format!(
-        "\nchat, closed loop: queue in-process, {pool} connections for the hub and {pool} for the orchestrator; {seconds} s each; times in ms, p50/p99"
+        "\nchat, closed loop: {} hubs, queue {queue}, {pool} connections for each and for the orchestrator; {seconds} s each; times in ms, p50/p99",
+        hubs.max(1)
     ));
     line(&format!(
         "{:>7} | {:>9} | {:>10} {:>13} | {:>8} {:>8} {:>8} | {:>13} {:>13} {:>13}",
@@ -79,7 +93,7 @@ pub async fn run(counts: &[usize], shares: &[u32], pool: usize, seconds: u64) ->
         tell(&format!("chat: {sockets} sockets; the store alone"));
         let (mut alone, alone_rate) = store_alone(&stack, &product, callers, length).await?;
         tell(&format!("chat: {sockets} sockets; chats"));
-        let (mut figures, rate) = closed(&product, callers, length).await?;
+        let (mut figures, rate) = closed(&house, callers, length).await?;
         peak = peak.max(rate);
         line(&format!(
             "{sockets:>7} | {pair:>9.0} | {alone_rate:>10.0} {:>13} | {rate:>8.0} {:>8.2} {:>8.2} | {:>13} {:>13} {:>13}",
@@ -99,10 +113,11 @@ pub async fn run(counts: &[usize], shares: &[u32], pool: usize, seconds: u64) ->
             "response_ms": figures.response.json(),
         }));
     }
-    let open = open(&product, &callers, peak, shares, length).await?;
+    let open = open(&house, &callers, peak, shares, length).await?;
+    drop(house);
     product.stop().await?;
     stack.stop().await?;
-    Ok(json!({"pool": pool, "closed": report, "open": open}))
+    Ok(json!({"hubs": hubs.max(1), "queue": queue, "pool": pool, "closed": report, "open": open}))
 }
 
 /// Everybody but the platform_admin, with the agent of their company.
@@ -159,12 +174,23 @@ async fn store_alone(
     Ok((Series(all), rate))
 }
 
-async fn sockets(product: &Product, callers: &[Caller<'_>]) -> Result<Vec<Socket>> {
+/// A product, and the hubs beside it that people come to instead of its own.
+struct House<'a> {
+    product: &'a Product,
+    hubs: Vec<HubProcess>,
+}
+
+/// Everybody comes in, to one hub after the other.
+async fn sockets(house: &House<'_>, callers: &[Caller<'_>]) -> Result<Vec<Socket>> {
     let mut sockets = Vec::new();
-    for caller in callers {
-        let rest = Rest::new(&product.rest(), Some(&caller.token));
+    for (number, caller) in callers.iter().enumerate() {
+        let rest = Rest::new(&house.product.rest(), Some(&caller.token));
         let conversation = rest.open(caller.agent.tenant, caller.agent.id).await?;
-        sockets.push(Socket::join(&product.ws(), &conversation, &caller.token).await?.0.trusting());
+        let ws = match house.hubs.len() {
+            0 => house.product.ws(),
+            hubs => house.hubs[number % hubs].ws(),
+        };
+        sockets.push(Socket::join(&ws, &conversation, &caller.token).await?.0.trusting());
     }
     Ok(sockets)
 }
@@ -182,8 +208,8 @@ async fn chat(socket: &mut Socket, since: Instant, figures: &mut Figures) -> Res
 }
 
 /// Each socket chats as fast as it is answered.
-async fn closed(product: &Product, callers: &[Caller<'_>], length: Duration) -> Result<(Figures, f64)> {
-    let sockets = sockets(product, callers).await?;
+async fn closed(house: &House<'_>, callers: &[Caller<'_>], length: Duration) -> Result<(Figures, f64)> {
+    let sockets = sockets(house, callers).await?;
     let begun = Instant::now();
     let runs = sockets.into_iter().map(|mut socket| {
         tokio::spawn(async move {
@@ -201,7 +227,7 @@ async fn closed(product: &Product, callers: &[Caller<'_>], length: Duration) -> 
 
 /// Each chat begins at its time, whether those before have ended or not; so a slow moment is felt by all that fall into it.
 async fn open(
-    product: &Product,
+    house: &House<'_>,
     callers: &[Caller<'_>],
     peak: f64,
     shares: &[u32],
@@ -218,7 +244,7 @@ async fn open(
         "{:>7} {:>9} {:>9} {:>24} {:>24} {:>24}",
         "share", "wanted/s", "chats/s", "typing", "accepted", "response"
     ));
-    let mut sockets = sockets(product, callers).await?;
+    let mut sockets = sockets(house, callers).await?;
     let mut report = Vec::new();
     for &share in shares {
         let wanted = peak * f64::from(share) / 100.0;

@@ -127,6 +127,12 @@ impl Crowd {
         Ok(Self { child, stdin, stdout })
     }
 
+    /// The process, as long as it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Has it do something, and waits until that is done.
     ///
     /// # Errors

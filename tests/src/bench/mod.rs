@@ -27,6 +27,7 @@ pub mod cold;
 pub mod crowd;
 pub mod idle;
 pub mod machine;
+pub mod pressure;
 pub mod relay;
 pub mod rest;
 pub mod storm;

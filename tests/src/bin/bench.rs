@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use harness::bench::{chat, cold, crowd, idle, line, relay, rest, storm};
+use harness::bench::{chat, cold, crowd, idle, line, pressure, relay, rest, storm};
 use serde_json::{Map, Value};
 
 /// The project's benchmarks. Without a name, all of them.
@@ -31,6 +31,9 @@ enum Which {
         /// Shares of the best rate, in percent, at which chats then begin by the clock.
         #[arg(long, value_delimiter = ',', default_value = "25,50,75,90")]
         shares: Vec<u32>,
+        /// Hubs as processes of their own, with an SQS-compatible queue; 0 is one in this process, with its own queue.
+        #[arg(long, default_value_t = 0)]
+        hubs: usize,
         /// Connections to Postgres of the hub, and of the orchestrator.
         #[arg(long, default_value_t = 8)]
         pool: usize,
@@ -55,6 +58,9 @@ enum Which {
         /// How many, with a conversation each.
         #[arg(long, default_value_t = 10_000)]
         sockets: usize,
+        /// Hubs that they are spread over.
+        #[arg(long, default_value_t = 1)]
+        hubs: usize,
         /// Deliveries a second; several runs, separated by commas.
         #[arg(long, value_delimiter = ',', default_value = "1000,5000,10000,50000")]
         rates: Vec<u64>,
@@ -62,6 +68,8 @@ enum Which {
         #[arg(long, default_value_t = 1_000)]
         together: usize,
     },
+    /// Slow readers, a greedy company, more than there is room for.
+    Pressure,
     /// Lists and pages of history.
     Rest {
         /// Messages of the conversations.
@@ -90,7 +98,7 @@ async fn main() -> Result<()> {
     }
     let wanted = match &cli.which {
         Some(which) => vec![which.clone()],
-        None => ["chat", "idle", "storm", "relay", "rest", "cold"]
+        None => ["chat", "idle", "storm", "relay", "pressure", "rest", "cold"]
             .into_iter()
             .map(|name| Cli::try_parse_from(["bench", name]).map(|cli| cli.which.expect("it was named")))
             .collect::<std::result::Result<_, _>>()?,
@@ -109,10 +117,15 @@ async fn main() -> Result<()> {
 
 async fn run(which: Which, seconds: u64) -> Result<(&'static str, Value)> {
     Ok(match which {
-        Which::Chat { sockets, shares, pool } => ("chat", chat::run(&sockets, &shares, pool, seconds).await?),
+        Which::Chat { sockets, shares, hubs, pool } => {
+            ("chat", chat::run(&sockets, &shares, hubs, pool, seconds).await?)
+        }
         Which::Idle { sockets, hubs } => ("idle", idle::run(&sockets, hubs, seconds).await?),
         Which::Storm { sockets } => ("storm", storm::run(sockets).await?),
-        Which::Relay { sockets, rates, together } => ("relay", relay::run(sockets, &rates, together, seconds).await?),
+        Which::Relay { sockets, hubs, rates, together } => {
+            ("relay", relay::run(sockets, hubs, &rates, together, seconds).await?)
+        }
+        Which::Pressure => ("pressure", pressure::run(seconds).await?),
         Which::Rest { histories, lists } => ("rest", rest::run(&histories, &lists, seconds).await?),
         Which::Cold { times } => ("cold", cold::run(times).await?),
         Which::Crowd => unreachable!("it serves another one"),

@@ -119,8 +119,8 @@ pub(super) const BREACHES: &[Breach] = &[
         threat: "T11",
         defence: "a door sets the tenant for the transaction alone",
         file: "core/src/store/door.rs",
-        find: "coalesce(c.tenant_id::text, ''), true)\n             from portal_users u",
-        replace: "coalesce(c.tenant_id::text, ''), false)\n             from portal_users u",
+        find: "set_config('app.current_tenant', coalesce(c.tenant_id::text, ''), true)\n             from portal_users",
+        replace: "set_config('app.current_tenant', coalesce(c.tenant_id::text, ''), false)\n             from portal_users",
         test: "swaps::a_connection_swapped_between_tenants_ten_thousand_times_shows_nothing_foreign",
     },
     Breach {
