@@ -33,8 +33,8 @@ async fn portal() -> Result<(App, String)> {
 /// The README's pages, in their order.
 fn snippet(number: usize) -> Result<String> {
     let readme = include_str!("../../README.md");
-    let pages = readme.split("```html\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let page = pages.skip(number).next().context("the README has no such page")?;
+    let mut pages = readme.split("```html\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let page = pages.nth(number).context("the README has no such page")?;
     Ok(format!("<!doctype html><html lang=en><title>A portal</title><link rel=icon href=data:,>{page}"))
 }
 

@@ -30,7 +30,7 @@ fn given(path: &str) -> Vec<(String, String)> {
     file(path).lines().filter(|line| !line.starts_with('#')).filter_map(pair).collect()
 }
 
-fn with<'a>(template: Template, given: &'a [(String, String)]) -> Template {
+fn with(template: Template, given: &[(String, String)]) -> Template {
     template.with(given.iter().map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
