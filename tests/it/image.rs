@@ -56,7 +56,6 @@ fn listing(folder: &Path, all: &mut BTreeSet<(PathBuf, i64)>) {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "what was not tried is said")]
 #[tokio::test]
 async fn the_image_holds_all_that_the_hub_needs_and_it_serves_as_nobody_and_writes_nowhere() {
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
