@@ -78,8 +78,9 @@ pub const POOL_SIZE: usize = 8;
 /// Longest time from being told to go to the end of the process. What runs it must leave it that long.
 pub const DRAIN: Duration = leaving::SOCKETS.saturating_add(leaving::PIPES);
 
-/// Bytes a socket reads at once. The library's default reserves 128 KiB for each socket at its birth.
-const READ_BUFFER: usize = 4 * 1024;
+/// Bytes a socket reads at once, of which it has a buffer for its whole life; the library's default is 128 KiB. What people
+/// say is shorter for the most part, and for a frame that is longer the library makes the room by itself.
+const READ_BUFFER: usize = 512;
 
 /// Sockets that look at the store after a gap at the same time: half of the pool.
 const REPAIRS: usize = POOL_SIZE / 2;

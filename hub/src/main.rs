@@ -24,6 +24,10 @@ use tokio::{
 };
 use tracing::info;
 
+/// glibc's allocator gives nothing back of what many sockets left between those that stay (BENCHMARKS.md, "idle").
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The hub of the web chat. Settings come from the environment.
 #[derive(Parser)]
 #[command(name = "hub")]

@@ -4,6 +4,7 @@
 //! what a browser does: authenticate, listen, and come back after any end with the `seq` they have seen.
 
 use std::{
+    net::{Ipv4Addr, SocketAddr},
     path::Path,
     process::Stdio,
     sync::{
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     process::{Child, ChildStdin, ChildStdout, Command},
     sync::Semaphore,
     task::JoinSet,
@@ -272,6 +273,17 @@ async fn live(shared: &Shared, conversation: &str, token: &str) {
 
 type Socket = WebSocketStream<TcpStream>;
 
+/// Connects, from some address of the many that a loopback has where the system lets us choose: of one address the ports
+/// run out, since each is kept for a minute after its connection.
+async fn connect(to: SocketAddr) -> Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    if cfg!(target_os = "linux") {
+        let from = Ipv4Addr::new(127, rand::random_range(1..=250), rand::random(), rand::random_range(1..=250));
+        socket.bind((from, 0).into())?;
+    }
+    Ok(socket.connect(to).await?)
+}
+
 /// Comes in. The socket, and the newest `seq` of its conversation.
 async fn enter(
     shared: &Shared,
@@ -282,7 +294,7 @@ async fn enter(
 ) -> Result<(Socket, i64)> {
     let _door = shared.doors.acquire().await?;
     let entering = async {
-        let tcp = TcpStream::connect(hub.trim_start_matches("ws://")).await?;
+        let tcp = connect(hub.trim_start_matches("ws://").parse()?).await?;
         tcp.set_nodelay(true)?;
         let request = format!("{hub}/chat/ws/{conversation}").into_client_request()?;
         let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER).write_buffer_size(0);
