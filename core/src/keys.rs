@@ -28,8 +28,8 @@ pub fn conversation_of(topic: &str) -> Option<ConversationId> {
 
 /// The text so far of a running reply: `{tenant}:webchat:partial:{turn}`.
 ///
-/// In a cluster it needs no slot in common with its conversation's topic: a published frame reaches every node, and so
-/// is no key of the script that appends and publishes.
+/// It needs no slot in common with its conversation's topic: it is on the Redis of all keys, and where a cluster publishes,
+/// the script that appends does not.
 #[must_use]
 pub fn webchat_partial_key(tenant: TenantId, turn: TurnId) -> Key {
     Key(format!("{tenant}:webchat:partial:{turn}"))

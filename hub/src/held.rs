@@ -192,11 +192,10 @@ impl Hub {
             Ok(progress) => progress,
             Err(error) => return warn!(?error, "held conversations not compared; the next look comes"),
         };
-        let connected = self.0.subscriber.connected();
         let of: HashMap<ConversationId, &Arc<Heard>> = batch.iter().map(|(id, heard)| (*id, heard)).collect();
         for store in &progress {
             let Some(heard) = of.get(&store.id) else { continue };
-            if heard.behind(store, connected) {
+            if heard.behind(store, self.0.subscriber.hears(&heard.topic)) {
                 debug!(conversation.id = %store.id, "news were missed");
                 self.0.subscriber.nudge(&heard.topic);
             }

@@ -64,7 +64,12 @@ impl Names {
     /// Reading and writing of every kind of key, each as `(kind, what, command)`.
     fn commands(&self) -> Vec<(&'static str, &'static str, String)> {
         let Self { topic, partial, stop, memory, escalation, rate, sockets, foreign } = self;
-        let mut all = vec![("topic", "publish", format!("PUBLISH {topic} x")), ("topic", "hear", hear(topic))];
+        let mut all = vec![
+            ("topic", "publish", format!("PUBLISH {topic} x")),
+            ("topic", "publish", format!("SPUBLISH {topic} x")),
+            ("topic", "hear", format!("SUBSCRIBE {topic}")),
+            ("topic", "hear", format!("SSUBSCRIBE {topic}")),
+        ];
         for (kind, key) in [
             ("partial", partial),
             ("stop", stop),
@@ -89,10 +94,6 @@ impl Names {
         }
         all
     }
-}
-
-fn hear(topic: &str) -> String {
-    format!("SUBSCRIBE {topic}")
 }
 
 /// Everything that a user may do to names; all else is refused. Through the scripts of `core::bus` each may do what it
@@ -173,7 +174,14 @@ async fn no_user_of_redis_may_look_around_or_command_the_server() {
             "CLIENT KILL TYPE pubsub",
             "PSUBSCRIBE *",
             "PUBSUB CHANNELS",
+            "PUBSUB SHARDCHANNELS",
             "PUBLISH other:channel x",
+            "SPUBLISH other:channel x",
+            "SSUBSCRIBE other:channel",
+            "CLUSTER NODES",
+            "CLUSTER MEET 127.0.0.1 1",
+            "CLUSTER FAILOVER",
+            "CLUSTER RESET",
             "EVAL return(1) 0",
             "SCRIPT FLUSH",
             "FUNCTION LIST",

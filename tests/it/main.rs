@@ -10,6 +10,7 @@ mod canary;
 mod catalogue;
 mod channels;
 mod chat;
+mod cluster;
 mod connections;
 mod dead_letters;
 mod deliveries;

@@ -63,15 +63,22 @@ pub(crate) async fn dictated(
     calls: usize,
     change: impl FnOnce(&mut harness::product::Setting),
 ) -> (App, Vec<Dictation>) {
-    let (says, hears): (Vec<_>, Vec<_>) = (0..calls).map(|_| unbounded()).unzip();
+    let (model, dictations) = dictations(calls);
     let app = App::with(|setting| {
-        // The last one is taken first.
-        setting.model = Arc::new(Dictated(Mutex::new(hears.into_iter().rev().collect())));
+        setting.model = model;
         change(setting);
     })
     .await
     .unwrap();
-    (app, says.into_iter().map(Dictation).collect())
+    (app, dictations)
+}
+
+/// A model that is dictated to, this often.
+pub(crate) fn dictations(calls: usize) -> (Arc<dyn Model>, Vec<Dictation>) {
+    let (says, hears): (Vec<_>, Vec<_>) = (0..calls).map(|_| unbounded()).unzip();
+    // The last one is taken first.
+    let model = Dictated(Mutex::new(hears.into_iter().rev().collect()));
+    (Arc::new(model), says.into_iter().map(Dictation).collect())
 }
 
 /// What a client shows of a reply, as the contract tells it to.

@@ -204,10 +204,19 @@ fn a_redis_url_that_would_believe_anybody_is_refused_by_its_name() {
         ("redis://hub:hunter2@redis.example", absent.clone(), "REDIS_CA_FILE"),
         ("rediss://hub:hunter2@redis.example", absent, "REDIS_CA_FILE"),
     ] {
-        let Err(error) = Publisher::new(&Redis { url: Secret::from(url.to_owned()), ca_file }) else {
+        let Err(error) = Publisher::new(&Redis { url: Secret::from(url.to_owned()), bus_url: None, ca_file }) else {
             panic!("{url} was taken");
         };
         let said = format!("{error:?}");
         assert!(said.contains(named) && !said.contains("hunter2"), "{said}");
+    }
+    for bus in ["rediss://hub:hunter2@one.example, rediss://hub:hunter2@two.example/#insecure", "hunter2", ","] {
+        let url = Secret::from("rediss://hub:hunter2@redis.example".to_owned());
+        let Err(error) = Publisher::new(&Redis { url, bus_url: Some(Secret::from(bus.to_owned())), ca_file: None })
+        else {
+            panic!("{bus} was taken");
+        };
+        let said = format!("{error:?}");
+        assert!(said.contains("REDIS_BUS_URL") && !said.contains("hunter2"), "{said}");
     }
 }

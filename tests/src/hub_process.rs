@@ -58,6 +58,7 @@ pub fn environment(setting: &Setting) -> Result<Vec<(&'static str, String)>> {
         ("DATABASE_URL", setting.database_url.clone()),
         ("DATABASE_POOL_SIZE", setting.pool_size.to_string()),
         ("REDIS_URL", setting.redis.url(User::Hub)),
+        ("REDIS_BUS_URL", setting.redis.bus_url(User::Hub).unwrap_or_default()),
         ("QUEUE_URL", queue.queue_url.clone()),
         ("AWS_ENDPOINT_URL_SQS", queue.endpoint.clone()),
         ("AWS_REGION", "us-east-1".to_owned()),

@@ -1,7 +1,8 @@
 //! The text so far of a running reply, and the deltas that bring it to whoever listens.
 //!
 //! Both in one step: what is appended is published, and whoever reads the text after having subscribed misses nothing in
-//! between. It is a hint as all the rest: lost, it is written again from the beginning; the whole reply is stored at the
+//! between. Where a cluster publishes it is two, in this order: a piece may be heard that the text held already, and is
+//! passed over by its offset; and one that was appended and not published makes its writer begin again. It is a hint as all the rest: lost, it is written again from the beginning; the whole reply is stored at the
 //! end whatever became of this.
 
 use std::sync::LazyLock;
@@ -21,7 +22,7 @@ const EXPIRY_MS: u64 = 60_000;
 
 /// A list: first the attempt that writes and how many code points it has written, then the pieces.
 ///
-/// `ARGV`: 1 attempt, 2 offset, 3 code points and 4 text of the piece, 5 expiry, 6 channel, 7 frame.
+/// `ARGV`: 1 attempt, 2 offset, 3 code points and 4 text of the piece, 5 expiry, 6 channel or nothing, 7 frame.
 static APPEND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local attempt, length = string.match(redis.call('lindex', KEYS[1], 0) or '0 0', '^(%d+) (%d+)$')
@@ -32,7 +33,7 @@ static APPEND: LazyLock<Script> = LazyLock::new(|| {
         if ARGV[2] == '0' then redis.call('rpush', KEYS[1], head) else redis.call('lset', KEYS[1], 0, head) end
         redis.call('rpush', KEYS[1], ARGV[4])
         redis.call('pexpire', KEYS[1], ARGV[5])
-        redis.call('publish', ARGV[6], ARGV[7])
+        if ARGV[6] ~= '' then redis.call('publish', ARGV[6], ARGV[7]) end
         return 'told'",
     )
 });
@@ -75,10 +76,11 @@ impl Publisher {
     /// points; 0 replaces what was there.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Redis did not confirm.
+    /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Redis did not confirm, or a cluster did not publish.
     pub async fn append(&self, place: Place, offset: usize, piece: &str) -> Result<Appended> {
         let Place { tenant, conversation, turn, attempt } = place;
         let frame = ServerFrame::Delta { turn_id: turn, attempt, offset, text: piece.to_owned() };
+        let (topic, json) = (webchat_response_key(tenant, conversation), frame.json());
         let became: String = APPEND
             .key(webchat_partial_key(tenant, turn).as_str())
             .arg(attempt)
@@ -86,11 +88,14 @@ impl Publisher {
             .arg(piece.chars().count())
             .arg(piece)
             .arg(EXPIRY_MS)
-            .arg(webchat_response_key(tenant, conversation).as_str())
-            .arg(frame.json())
+            .arg(if self.shards.is_some() { "" } else { topic.as_str() })
+            .arg(&json)
             .invoke_async(&mut self.conn.clone())
             .await
             .map_err(Error::unavailable)?;
+        if let Some(shards) = self.shards.as_ref().filter(|_| became == "told") {
+            shards.publish(vec![(&topic, json)]).await?;
+        }
         Ok(match became.as_str() {
             "told" => Appended::Told,
             "gap" => Appended::Gap,

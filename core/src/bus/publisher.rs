@@ -8,15 +8,16 @@ use std::{
     time::Duration,
 };
 
-use redis::{
-    AsyncCommands, ProtocolVersion,
-    aio::{ConnectionManager, ConnectionManagerConfig},
-};
+use futures::future::join_all;
+use redis::{AsyncCommands, ProtocolVersion, aio::ConnectionManager};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{ANSWER_TIMEOUT, LOOK_AGAIN, client};
+use super::{
+    LOOK_AGAIN, client,
+    shards::{Shards, lazily},
+};
 use crate::{
     config,
     drain::Draining,
@@ -29,6 +30,10 @@ use crate::{
 /// News that wait to be published at most; beyond it they are dropped, as Redis itself might.
 const OUTBOX: usize = 8_192;
 
+/// Queues of news to be published in a cluster: whoever waits for one node holds up nothing that goes to another. Where
+/// there are more nodes than this, some share one.
+const LANES: usize = 16;
+
 /// Topics that are asked in one round trip to look again.
 const TOGETHER: usize = 500;
 
@@ -39,6 +44,8 @@ const HINT_SECONDS: u64 = 60;
 #[derive(Clone)]
 pub struct Publisher {
     pub(super) conn: ConnectionManager,
+    /// Where there is a cluster for what is published.
+    pub(super) shards: Option<Shards>,
 }
 
 impl Publisher {
@@ -47,13 +54,8 @@ impl Publisher {
     /// # Errors
     /// [`Kind::Internal`](crate::Kind::Internal) if the URL is malformed.
     pub fn new(settings: &config::Redis) -> Result<Self> {
-        let client = client(settings, ProtocolVersion::RESP2)?;
-        let config = ConnectionManagerConfig::new()
-            .set_response_timeout(Some(ANSWER_TIMEOUT))
-            .set_connection_timeout(Some(ANSWER_TIMEOUT))
-            .set_number_of_retries(1);
-        let conn = client.get_connection_manager_lazy(config).map_err(Error::internal)?;
-        Ok(Self { conn })
+        let (client, shards) = (client(settings, ProtocolVersion::RESP2)?, Shards::of(settings)?);
+        Ok(Self { conn: lazily(&client)?, shards })
     }
 
     /// Tells whoever listens. Nobody may.
@@ -61,8 +63,7 @@ impl Publisher {
     /// # Errors
     /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Redis did not take it; the fact itself stands.
     pub async fn publish(&self, topic: &Topic, frame: &ServerFrame) -> Result<()> {
-        let mut conn = self.conn.clone();
-        conn.publish::<_, _, ()>(topic.as_str(), frame.json()).await.map_err(Error::unavailable)
+        self.send(vec![(topic, frame.json())]).await
     }
 
     /// Tells several things in their order, in one round trip.
@@ -70,15 +71,21 @@ impl Publisher {
     /// # Errors
     /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Redis did not take them all.
     pub async fn publish_all(&self, news: &[(Topic, ServerFrame)]) -> Result<()> {
-        let mut pipeline = redis::pipe();
         let parent = trace::current();
-        for (topic, frame) in news {
-            let json = frame.json();
-            let followed = match &parent {
-                Some(parent) => parent.put_on(json),
-                None => json,
-            };
-            pipeline.publish(topic.as_str(), followed).ignore();
+        let followed = |json| match &parent {
+            Some(parent) => parent.put_on(json),
+            None => json,
+        };
+        self.send(news.iter().map(|(topic, frame)| (topic, followed(frame.json()))).collect()).await
+    }
+
+    async fn send(&self, pieces: Vec<(&Topic, String)>) -> Result<()> {
+        if let Some(shards) = &self.shards {
+            return shards.publish(pieces).await;
+        }
+        let mut pipeline = redis::pipe();
+        for (topic, payload) in pieces {
+            pipeline.publish(topic.as_str(), payload).ignore();
         }
         pipeline.query_async::<()>(&mut self.conn.clone()).await.map_err(Error::unavailable)
     }
@@ -90,11 +97,7 @@ impl Publisher {
     /// [`Kind::Unavailable`](crate::Kind::Unavailable) if Redis did not take it; then it is the next ping that finds out.
     pub async fn look_again(&self, topics: &[Topic]) -> Result<()> {
         for together in topics.chunks(TOGETHER) {
-            let mut pipeline = redis::pipe();
-            for topic in together {
-                pipeline.publish(topic.as_str(), LOOK_AGAIN).ignore();
-            }
-            pipeline.query_async::<()>(&mut self.conn.clone()).await.map_err(Error::unavailable)?;
+            self.send(together.iter().map(|topic| (topic, LOOK_AGAIN.to_owned())).collect()).await?;
         }
         Ok(())
     }
@@ -144,32 +147,40 @@ impl Publisher {
     /// once what waits then is published.
     #[must_use]
     pub fn into_background(self, stop: CancellationToken) -> (Outbox, JoinHandle<()>) {
-        let (waiting, ready) = mpsc::channel::<(Topic, ServerFrame)>(OUTBOX);
-        let mut ready = Draining::new(ready, stop);
+        let shards = self.shards.clone();
+        let lanes = if shards.is_some() { LANES } else { 1 };
+        let (waiting, ready): (Vec<_>, Vec<_>) = (0..lanes).map(|_| mpsc::channel(OUTBOX)).unzip();
         let task = tokio::spawn(async move {
-            let mut batch = Vec::new();
-            while ready.take(&mut batch, 64).await > 0 {
-                if let Err(error) = self.publish_all(&batch).await {
-                    warn!(news = batch.len(), ?error, "news not published; sockets will find the facts");
-                }
-                batch.clear();
-            }
+            join_all(ready.into_iter().map(|ready| self.publish_from(Draining::new(ready, stop.clone())))).await;
         });
-        (Outbox { waiting, dropped: Arc::default() }, task)
+        (Outbox { waiting, shards, dropped: Arc::default() }, task)
+    }
+
+    async fn publish_from(&self, mut ready: Draining<(Topic, ServerFrame)>) {
+        let mut batch = Vec::new();
+        while ready.take(&mut batch, 64).await > 0 {
+            if let Err(error) = self.publish_all(&batch).await {
+                warn!(news = batch.len(), ?error, "news not published; sockets will find the facts");
+            }
+            batch.clear();
+        }
     }
 }
 
 /// Takes news to be published without waiting for Redis.
 #[derive(Clone)]
 pub struct Outbox {
-    waiting: mpsc::Sender<(Topic, ServerFrame)>,
+    /// One; in a cluster [`LANES`].
+    waiting: Vec<mpsc::Sender<(Topic, ServerFrame)>>,
+    shards: Option<Shards>,
     dropped: Arc<AtomicU64>,
 }
 
 impl Outbox {
     /// Publishes soon. Never waits: when too much waits already, the news is dropped.
     pub fn publish(&self, topic: Topic, frame: ServerFrame) {
-        if self.waiting.try_send((topic, frame)).is_err() {
+        let lane = self.shards.as_ref().map_or(0, |shards| shards.lane(&topic)) % self.waiting.len();
+        if self.waiting[lane].try_send((topic, frame)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             debug!("too much news waits, or we are leaving; one dropped");
         }

@@ -1,26 +1,31 @@
-//! The listening end: one connection for a whole process.
+//! The listening end: one connection for a whole process, or one to each node of a cluster.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use redis::{
-    AsyncCommands, AsyncConnectionConfig, Client, ProtocolVersion, PushInfo, PushKind, Value,
-    aio::MultiplexedConnection,
+    AsyncCommands, AsyncConnectionConfig, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisResult, ServerErrorKind,
+    Value, aio::MultiplexedConnection,
 };
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
     time::{MissedTickBehavior, interval, sleep},
 };
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
-use super::{ANSWER_TIMEOUT, LOOK_AGAIN, client};
+use super::{
+    ANSWER_TIMEOUT, LOOK_AGAIN, client,
+    cluster::Cluster,
+    lines::{Keeper, Lines},
+};
 use crate::{config, error::Result, keys::Topic};
 
 /// Time between two PINGs on the subscriber's connection, which otherwise would never notice a silent death:
@@ -55,15 +60,16 @@ impl<T> Clone for News<T> {
 /// Reads the payload that was published under a name, or refuses it: one that cannot be read, or belongs elsewhere.
 pub type Decode<T> = fn(&str, &[u8]) -> Option<T>;
 
-/// Listens for a whole process on one connection. What is published is decoded once, for all listeners.
+/// Listens for a whole process. What is published is decoded once, for all listeners.
 pub struct Subscriber<T> {
     shared: Arc<Shared<T>>,
-    look: mpsc::UnboundedSender<Look>,
+    /// Ends all connections when the last one who listens, or may, is gone.
+    open: Arc<DropGuard>,
 }
 
 impl<T> Clone for Subscriber<T> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), look: self.look.clone() }
+        Self { shared: Arc::clone(&self.shared), open: Arc::clone(&self.open) }
     }
 }
 
@@ -73,16 +79,13 @@ struct Shared<T> {
     topics: Mutex<HashMap<Topic, Vec<Listener<T>>>>,
     decode: Decode<T>,
     next_listener: AtomicU64,
-    connected: AtomicBool,
+    lines: Lines,
     /// Publications that somebody here listened to.
     heard: AtomicU64,
     /// Publications that were refused: forged, or of another version.
     dropped: AtomicU64,
     /// Listeners whose mailbox was full.
     let_go: AtomicU64,
-    born: Instant,
-    /// When Redis last answered on the connection, in milliseconds since then.
-    answered_ms: AtomicU64,
 }
 
 struct Listener<T> {
@@ -91,7 +94,7 @@ struct Listener<T> {
 }
 
 /// Asks the connection's owner to bring one topic into step with who listens to it.
-struct Look {
+pub(super) struct Look {
     topic: Topic,
     confirmed: Option<oneshot::Sender<()>>,
 }
@@ -104,7 +107,7 @@ pub struct Subscription<T> {
 
 struct Listening<T> {
     shared: Arc<Shared<T>>,
-    look: mpsc::UnboundedSender<Look>,
+    _open: Arc<DropGuard>,
     topic: Topic,
     id: u64,
 }
@@ -115,24 +118,29 @@ impl<T: Send + Sync + 'static> Subscriber<T> {
     /// # Errors
     /// [`Kind::Internal`](crate::Kind::Internal) if the URL is malformed.
     pub fn start(settings: &config::Redis, decode: Decode<T>) -> Result<(Self, JoinHandle<()>)> {
+        let cluster = Cluster::of(settings, ProtocolVersion::RESP3)?;
         let client = client(settings, ProtocolVersion::RESP3)?;
-        // Unbounded, since a lost look would leave a topic behind; one who listens sends two in a life, and none while there
-        // is no connection to take them off.
-        let (look, looks) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             topics: Mutex::default(),
             decode,
             next_listener: AtomicU64::new(0),
-            connected: AtomicBool::new(false),
+            lines: Lines::new(),
             heard: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             let_go: AtomicU64::new(0),
-            born: Instant::now(),
-            answered_ms: AtomicU64::new(0),
         });
-        let owner = Owner { client, shared: Arc::clone(&shared), subscribed: HashSet::new(), unanswered: Vec::new() };
-        let task = tokio::spawn(owner.run(looks));
-        Ok((Self { shared, look }, task))
+        let closed = CancellationToken::new();
+        let open = Arc::new(closed.clone().drop_guard());
+        let subscriber = Self { shared: Arc::clone(&shared), open };
+        let Some(cluster) = cluster else {
+            let owner = Owner::of(shared.lines.single(client, closed), &shared);
+            return Ok((subscriber, tokio::spawn(owner.run())));
+        };
+        let task = tokio::spawn(async move {
+            let keep = |keeper| drop(tokio::spawn(Owner::of(keeper, &shared).run()));
+            shared.lines.follow(cluster, closed, keep).await;
+        });
+        Ok((subscriber, task))
     }
 
     /// How many publications were refused so far.
@@ -153,12 +161,11 @@ impl<T: Send + Sync + 'static> Subscriber<T> {
         self.shared.let_go.load(Ordering::Relaxed)
     }
 
-    /// How long ago Redis last answered a PING on the connection; since the start, if it never did. More than 8 s of it
-    /// mean that nothing is heard.
+    /// How long ago Redis last answered a PING on the connection, in a cluster on the one that is silent for longest; since
+    /// the start, if it never did. More than 8 s of it mean that nothing is heard.
     #[must_use]
     pub fn silence(&self) -> Duration {
-        let answered = Duration::from_millis(self.shared.answered_ms.load(Ordering::Relaxed));
-        self.shared.born.elapsed().saturating_sub(answered)
+        self.shared.lines.silence()
     }
 
     /// Listens to a topic. Once this returns, everything published from then on is in the mailbox, unless the connection
@@ -171,14 +178,14 @@ impl<T: Send + Sync + 'static> Subscriber<T> {
         let id = self.shared.next_listener.fetch_add(1, Ordering::Relaxed);
         self.shared.lock().entry(topic.clone()).or_default().push(Listener { id, mailbox });
         // From here on a drop takes the listener out again.
-        let listening = Listening { shared: Arc::clone(&self.shared), look: self.look.clone(), topic, id };
+        let listening = Listening { shared: Arc::clone(&self.shared), _open: Arc::clone(&self.open), topic, id };
         // The owner says that it is connected before it looks at who listens, and we were entered before we ask: either
         // it saw us, or we see it connected.
-        if self.connected() {
+        if let Some(line) = self.shared.lines.of(&listening.topic)
+            && line.connected()
+        {
             let (confirmed, confirmation) = oneshot::channel();
-            let look = Look { topic: listening.topic.clone(), confirmed: Some(confirmed) };
-            // If the owner has ended, nobody is left to listen for.
-            let _ = self.look.send(look);
+            line.look(Look { topic: listening.topic.clone(), confirmed: Some(confirmed) });
             if tokio::time::timeout(patience, confirmation).await.is_err() {
                 warn!(topic = listening.topic.as_str(), "subscription not confirmed yet");
             }
@@ -191,10 +198,16 @@ impl<T: Send + Sync + 'static> Subscriber<T> {
         self.shared.tell_gap(topic.as_str());
     }
 
-    /// Whether the connection stands, as far as its last PING knew.
+    /// Whether the connection stands, as far as its last PING knew; in a cluster, all of them.
     #[must_use]
     pub fn connected(&self) -> bool {
-        self.shared.connected.load(Ordering::SeqCst)
+        self.shared.lines.connected()
+    }
+
+    /// Whether the connection stands by which this topic is heard, as far as its last PING knew.
+    #[must_use]
+    pub fn hears(&self, topic: &Topic) -> bool {
+        self.shared.lines.of(topic).is_some_and(|line| line.connected())
     }
 }
 
@@ -222,8 +235,8 @@ impl<T> Drop for Listening<T> {
             topics.remove(&self.topic);
             drop(topics);
             // Without a connection there is nothing to let go of; the next one begins with those who listen then.
-            if self.shared.connected.load(Ordering::SeqCst) {
-                let _ = self.look.send(Look { topic: self.topic.clone(), confirmed: None });
+            if let Some(line) = self.shared.lines.of(&self.topic) {
+                line.look(Look { topic: self.topic.clone(), confirmed: None });
             }
         }
     }
@@ -239,7 +252,7 @@ impl<T> Shared<T> {
     fn hand_out(&self, push: &PushInfo) {
         let [Value::BulkString(topic), Value::BulkString(payload)] = push.data.as_slice() else { return };
         let Ok(topic) = str::from_utf8(topic) else { return };
-        if payload == LOOK_AGAIN {
+        if payload == LOOK_AGAIN.as_bytes() {
             return self.tell_gap(topic);
         }
         let mut topics = self.lock();
@@ -260,10 +273,8 @@ impl<T> Shared<T> {
         }
     }
 
-    fn tell_everybody_of_a_gap(&self) {
-        for listeners in self.lock().values_mut() {
-            self.retain(listeners, &News::Gap);
-        }
+    fn tell_of_a_gap<'a>(&self, topics: impl IntoIterator<Item = &'a Topic>) {
+        topics.into_iter().for_each(|topic| self.tell_gap(topic.as_str()));
     }
 
     /// Tells those who listen, and lets go of whoever has no room for it.
@@ -275,25 +286,37 @@ impl<T> Shared<T> {
             self.let_go.fetch_add(gone as u64, Ordering::Relaxed);
         }
     }
-
-    /// Redis has answered.
-    fn answered(&self) {
-        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.answered_ms.store(now, Ordering::Relaxed);
-    }
 }
 
-/// Owns the connection, and keeps it in step with who listens.
+/// Owns a connection, and keeps it in step with who listens.
 struct Owner<T> {
-    client: Client,
+    keeper: Keeper,
     shared: Arc<Shared<T>>,
     subscribed: HashSet<Topic>,
     /// Who waits for a confirmation that a broken connection still owes.
     unanswered: Vec<(Topic, oneshot::Sender<()>)>,
+    /// Topics of a node that we are letting go of and that it has not confirmed.
+    leaving: Arc<AtomicUsize>,
 }
 
 impl<T: Send + Sync + 'static> Owner<T> {
-    async fn run(mut self, mut looks: mpsc::UnboundedReceiver<Look>) {
+    fn of(keeper: Keeper, shared: &Arc<Shared<T>>) -> Self {
+        Self {
+            keeper,
+            shared: Arc::clone(shared),
+            subscribed: HashSet::new(),
+            unanswered: Vec::new(),
+            leaving: Arc::default(),
+        }
+    }
+
+    async fn run(mut self) {
+        let closed = self.keeper.closed.clone();
+        closed.run_until_cancelled(self.keep()).await;
+        self.keeper.line.set_connected(false);
+    }
+
+    async fn keep(&mut self) {
         let mut attempt = 0;
         loop {
             let (gone, broken) = mpsc::channel(1);
@@ -301,115 +324,158 @@ impl<T: Send + Sync + 'static> Owner<T> {
                 Ok(conn) => {
                     info!(topics = self.subscribed.len(), "subscriber is connected");
                     attempt = 0;
-                    let ended = self.serve(conn, &mut looks, broken).await;
-                    self.shared.connected.store(false, Ordering::SeqCst);
-                    match ended {
-                        Ok(()) => return,
-                        Err(error) => warn!(%error, "subscriber lost its connection"),
-                    }
+                    let error = self.serve(conn, broken).await;
+                    self.keeper.line.set_connected(false);
+                    warn!(%error, "subscriber lost its connection");
                 }
                 Err(error) => {
-                    self.shared.connected.store(false, Ordering::SeqCst);
-                    warn!(%error, attempt, "subscriber cannot connect to what REDIS_URL names");
+                    self.keeper.line.set_connected(false);
+                    let redis = self.keeper.client.get_connection_info().addr();
+                    warn!(%error, attempt, %redis, "subscriber cannot connect to Redis");
                 }
             }
+            self.look_for_others();
             // Full jitter, so that hubs do not come back in step: 0 to 50 ms, doubling up to 2 s.
             let most = 50 << attempt.min(5);
             attempt += 1;
             sleep(Duration::from_millis(rand::random_range(0..=most))).await;
-            if looks.is_closed() && looks.is_empty() {
-                return;
-            }
         }
     }
 
-    /// Connects, subscribes to everything that has listeners, and tells them that they may have missed something.
-    async fn connect(&mut self, gone: mpsc::Sender<()>) -> redis::RedisResult<MultiplexedConnection> {
+    /// In a cluster it may be another node by now that holds what this one did.
+    fn look_for_others(&self) {
+        if let Some(stale) = &self.keeper.stale {
+            stale.notify_one();
+        }
+    }
+
+    /// Connects, subscribes to everything that has listeners here, and tells them that they may have missed something.
+    async fn connect(&mut self, gone: mpsc::Sender<()>) -> RedisResult<MultiplexedConnection> {
         let shared = Arc::clone(&self.shared);
+        self.leaving = Arc::default();
+        let leaving = Arc::clone(&self.leaving);
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(ANSWER_TIMEOUT))
             .set_response_timeout(Some(ANSWER_TIMEOUT))
             .set_push_sender(move |push: PushInfo| {
-                if push.kind == PushKind::Message {
+                if matches!(push.kind, PushKind::Message | PushKind::SMessage) {
                     shared.hand_out(&push);
-                } else if push.kind == PushKind::Disconnection {
+                } else if push.kind == PushKind::Disconnection
+                    || (push.kind == PushKind::SUnsubscribe && !less(&leaving))
+                {
                     let _ = gone.try_send(());
                 }
                 Ok::<(), ()>(())
             });
-        let mut conn = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut conn = self.keeper.client.get_multiplexed_async_connection_with_config(&config).await?;
         self.subscribed.clear();
-        self.shared.connected.store(true, Ordering::SeqCst);
+        self.keeper.line.set_connected(true);
         let topics: Vec<Topic> = self.shared.lock().keys().cloned().collect();
         self.bring_into_step(&mut conn, topics).await?;
-        self.shared.tell_everybody_of_a_gap();
+        self.shared.tell_of_a_gap(&self.subscribed);
         self.answer();
         Ok(conn)
     }
 
-    /// Serves until the connection breaks (an error), or nobody is left to serve.
-    async fn serve(
-        &mut self,
-        mut conn: MultiplexedConnection,
-        looks: &mut mpsc::UnboundedReceiver<Look>,
-        mut broken: mpsc::Receiver<()>,
-    ) -> redis::RedisResult<()> {
+    /// Serves until the connection breaks.
+    async fn serve(&mut self, mut conn: MultiplexedConnection, mut broken: mpsc::Receiver<()>) -> redis::RedisError {
         let mut ping = interval(PING_EVERY);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let line = self.keeper.line.clone();
         let mut batch = Vec::new();
         loop {
-            tokio::select! {
-                _ = broken.recv() => return Err((redis::ErrorKind::Io, "disconnected").into()),
-                _ = ping.tick() => {
-                    conn.ping::<()>().await?;
-                    self.shared.answered();
-                }
-                ready = looks.recv_many(&mut batch, SUBSCRIBE_TOGETHER) => {
-                    if ready == 0 {
-                        return Ok(());
-                    }
-                    let mut topics = Vec::with_capacity(ready);
-                    for Look { topic, confirmed } in batch.drain(..) {
-                        self.unanswered.extend(confirmed.map(|confirmed| (topic.clone(), confirmed)));
-                        topics.push(topic);
-                    }
-                    self.bring_into_step(&mut conn, topics).await?;
-                    self.answer();
-                }
+            let done = tokio::select! {
+                _ = broken.recv() => Err((ErrorKind::Io, "disconnected").into()),
+                _ = ping.tick() => conn.ping::<()>().await.map(|()| line.answered()),
+                () = line.moved() => self.follow(&mut conn).await,
+                _ = self.keeper.looks.recv_many(&mut batch, SUBSCRIBE_TOGETHER) => self.look(&mut conn, &mut batch).await,
+            };
+            if let Err(error) = done {
+                return error;
             }
         }
     }
 
-    /// Subscribes to those of `topics` that somebody listens to, and lets go of the others. Each command is confirmed
-    /// before the next, so a topic that comes and goes quickly ends as it should.
+    async fn look(&mut self, conn: &mut MultiplexedConnection, batch: &mut Vec<Look>) -> RedisResult<()> {
+        let mut topics = Vec::with_capacity(batch.len());
+        for Look { topic, confirmed } in batch.drain(..) {
+            self.unanswered.extend(confirmed.map(|confirmed| (topic.clone(), confirmed)));
+            topics.push(topic);
+        }
+        self.bring_into_step(conn, topics).await?;
+        self.answer();
+        Ok(())
+    }
+
+    /// Slots went from node to node: what came to this one was heard by nobody meanwhile.
+    async fn follow(&mut self, conn: &mut MultiplexedConnection) -> RedisResult<()> {
+        let mut topics: Vec<Topic> = self.shared.lock().keys().cloned().collect();
+        topics.extend(self.subscribed.iter().cloned());
+        let come = self.bring_into_step(conn, topics).await?;
+        self.shared.tell_of_a_gap(&come);
+        Ok(())
+    }
+
+    /// Subscribes to those of `topics` that somebody listens to here, and lets go of the others; returns those that came.
+    /// Each command is confirmed before the next, so a topic that comes and goes quickly ends as it should.
     async fn bring_into_step(
         &mut self,
         conn: &mut MultiplexedConnection,
         topics: Vec<Topic>,
-    ) -> redis::RedisResult<()> {
+    ) -> RedisResult<Vec<Topic>> {
         let (mut come, mut go) = (HashSet::new(), HashSet::new());
         {
             let wanted = self.shared.lock();
             for topic in topics {
-                match (wanted.contains_key(&topic), self.subscribed.contains(&topic)) {
+                let here = wanted.contains_key(&topic) && self.shared.lines.leads(&topic, &self.keeper.line);
+                match (here, self.subscribed.contains(&topic)) {
                     (true, false) => drop(come.insert(topic)),
                     (false, true) => drop(go.insert(topic)),
                     (true, true) | (false, false) => {}
                 }
             }
         }
-        let names = |topics: &[Topic]| topics.iter().map(|topic| topic.as_str().to_owned()).collect::<Vec<_>>();
+        let mut came = Vec::new();
         for batch in Vec::from_iter(come).chunks(SUBSCRIBE_TOGETHER) {
-            conn.subscribe(names(batch)).await?;
-            self.subscribed.extend(batch.iter().cloned());
+            let heard = self.subscribe(conn, batch).await?;
+            self.subscribed.extend(heard.iter().cloned());
+            came.extend(heard);
         }
         for batch in Vec::from_iter(go).chunks(SUBSCRIBE_TOGETHER) {
-            conn.unsubscribe(names(batch)).await?;
+            self.unsubscribe(conn, batch).await?;
             for topic in batch {
                 self.subscribed.remove(topic);
             }
         }
-        Ok(())
+        Ok(came)
+    }
+
+    /// Returns the topics that are heard from now on: all of them, but those that another node of a cluster holds.
+    async fn subscribe(&self, conn: &mut MultiplexedConnection, topics: &[Topic]) -> RedisResult<Vec<Topic>> {
+        if self.keeper.stale.is_none() {
+            conn.subscribe(names(topics)).await?;
+            return Ok(topics.to_vec());
+        }
+        let mut heard = Vec::with_capacity(topics.len());
+        for (topic, answer) in topics.iter().zip(each(conn, "SSUBSCRIBE", topics).await?) {
+            match answer {
+                Ok(_) => heard.push(topic.clone()),
+                Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::Moved) => {
+                    self.keeper.line.refuse();
+                    self.look_for_others();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(heard)
+    }
+
+    async fn unsubscribe(&self, conn: &mut MultiplexedConnection, topics: &[Topic]) -> RedisResult<()> {
+        if self.keeper.stale.is_none() {
+            return conn.unsubscribe(names(topics)).await;
+        }
+        self.leaving.fetch_add(topics.len(), Ordering::SeqCst);
+        each(conn, "SUNSUBSCRIBE", topics).await?.into_iter().try_for_each(|answer| answer.map(drop))
     }
 
     fn answer(&mut self) {
@@ -420,4 +486,27 @@ impl<T: Send + Sync + 'static> Owner<T> {
             }
         }
     }
+}
+
+fn names(topics: &[Topic]) -> Vec<&str> {
+    topics.iter().map(Topic::as_str).collect()
+}
+
+/// One command for each topic, since a node takes no two slots in one; in one round trip.
+async fn each(
+    conn: &mut MultiplexedConnection,
+    command: &str,
+    topics: &[Topic],
+) -> RedisResult<Vec<RedisResult<Value>>> {
+    let mut pipeline = redis::pipe();
+    for topic in topics {
+        pipeline.cmd(command).arg(topic.as_str());
+    }
+    pipeline.ignore_errors().query_async(conn).await
+}
+
+/// Whether a confirmation that a topic was let go of is one that we wait for. Any other comes since the slot went elsewhere,
+/// and the client library takes it for the answer to whatever was asked: what is answered then cannot be believed.
+fn less(leaving: &AtomicUsize) -> bool {
+    leaving.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }

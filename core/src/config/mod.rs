@@ -119,6 +119,8 @@ impl Database {
 pub struct Redis {
     /// `rediss://…`, or `redis://…` for plain TCP; may hold a password.
     pub url: Secret,
+    /// Nodes of a Redis Cluster, separated by commas, each as in `url`: what is published goes there, all else to `url`.
+    pub bus_url: Option<Secret>,
     /// The file of the authorities to trust instead of the machine's own.
     pub ca_file: Option<String>,
 }
@@ -127,14 +129,18 @@ impl Redis {
     /// What is at this URL, and trusted if this machine does.
     #[must_use]
     pub fn at(url: impl Into<Secret>) -> Self {
-        Self { url: url.into(), ca_file: None }
+        Self { url: url.into(), bus_url: None, ca_file: None }
     }
 
-    /// Reads `REDIS_URL` and `REDIS_CA_FILE`.
+    /// Reads `REDIS_URL`, `REDIS_BUS_URL` and `REDIS_CA_FILE`.
     pub fn read(env: &mut Env<'_>) -> Self {
         let url = env.required("REDIS_URL");
         env.refuse_placeholder_password("REDIS_URL", &url);
-        Self { url: url.into(), ca_file: env.optional("REDIS_CA_FILE") }
+        let bus_url = env.optional("REDIS_BUS_URL");
+        for url in bus_url.iter().flat_map(|urls| urls.split(',')) {
+            env.refuse_placeholder_password("REDIS_BUS_URL", url.trim());
+        }
+        Self { url: url.into(), bus_url: bus_url.map(Secret::from), ca_file: env.optional("REDIS_CA_FILE") }
     }
 }
 

@@ -99,7 +99,7 @@ impl Session {
     /// the text holds already is passed over. `attempt` is the least that is worth telling.
     pub(super) async fn so_far(&mut self, peer: &mut Peer, turn: TurnId, attempt: i32) -> Result<(), Close> {
         let reading = self.hub.0.publisher.partial(self.seat.tenant(), turn);
-        let found = if self.hub.0.subscriber.connected() {
+        let found = if self.hub.0.subscriber.hears(self.subscription.topic()) {
             timeout(PARTIAL_PATIENCE, reading).await.map_err(|_| "no answer of Redis in time".to_owned())
         } else {
             Err("no connection to Redis".to_owned())

@@ -7,6 +7,7 @@
 //! runs is not touched.
 
 mod chromedriver;
+mod cluster;
 mod postgres;
 mod process;
 mod programs;
@@ -24,6 +25,7 @@ use anyhow::{Context, Result};
 
 pub(crate) use chromedriver::explained;
 pub use chromedriver::{Chromedriver, must_be_there};
+pub use cluster::RedisCluster;
 pub use postgres::{Postgres, pg_bin};
 pub use redis::{ACL, Entrance, Redis, User};
 pub use sqs::Sqs;

@@ -76,18 +76,31 @@ impl User {
 pub struct Entrance {
     /// Host and port.
     pub address: String,
+    /// Hosts and ports of a cluster for what is published, if there is one.
+    pub bus: Vec<String>,
     /// What the passwords are made of.
-    secret: String,
+    pub(super) secret: String,
     /// Whom to trust, where the connection is protected.
-    ca_file: Option<String>,
+    pub(super) ca_file: Option<String>,
 }
 
 impl Entrance {
     /// The URL of a user.
     #[must_use]
     pub fn url(&self, user: User) -> String {
+        self.url_at(&self.address, user)
+    }
+
+    /// The URLs of a user in the cluster for what is published, if there is one.
+    #[must_use]
+    pub fn bus_url(&self, user: User) -> Option<String> {
+        let urls: Vec<String> = self.bus.iter().map(|address| self.url_at(address, user)).collect();
+        (!urls.is_empty()).then(|| urls.join(", "))
+    }
+
+    fn url_at(&self, address: &str, user: User) -> String {
         let scheme = if self.ca_file.is_some() { "rediss" } else { "redis" };
-        format!("{scheme}://{}:{}@{}", user.name(), self.password(user), self.address)
+        format!("{scheme}://{}:{}@{address}", user.name(), self.password(user))
     }
 
     /// The same users and passwords elsewhere: at a proxy, or where nobody is.
@@ -105,7 +118,8 @@ impl Entrance {
     /// The settings of a user.
     #[must_use]
     pub fn settings(&self, user: User) -> config::Redis {
-        config::Redis { url: Secret::from(self.url(user)), ca_file: self.ca_file.clone() }
+        let bus_url = self.bus_url(user).map(Secret::from);
+        config::Redis { url: Secret::from(self.url(user)), bus_url, ca_file: self.ca_file.clone() }
     }
 
     fn password(&self, user: User) -> String {
@@ -133,32 +147,44 @@ pub struct Redis {
 impl Redis {
     /// Starts one whose passwords are new.
     pub(super) async fn start(site: &Site<'_>) -> Result<Self> {
-        Self::start_with(site, hex(&rand::random::<[u8; 16]>())).await
+        Self::start_with(site, hex(&rand::random::<[u8; 16]>()), "redis", &[]).await
     }
 
     /// Starts one whose passwords are those of another.
     pub(super) async fn start_as(site: &Site<'_>, another: &Entrance) -> Result<Self> {
-        Self::start_with(site, another.secret.clone()).await
+        Self::start_with(site, another.secret.clone(), "redis", &[]).await
     }
 
-    async fn start_with(site: &Site<'_>, secret: String) -> Result<Self> {
+    /// Starts one in a folder of its own, with further arguments; `--port` among them is its port.
+    pub(super) async fn start_with(
+        site: &Site<'_>,
+        secret: String,
+        folder: &str,
+        arguments: &[String],
+    ) -> Result<Self> {
         let found = found_or_installed(site, program, "redis-tools", ADVICE).await?;
-        let folder = site.subfolder("redis", None)?;
+        let folder = site.subfolder(folder, None)?;
         let program = as_server(found, &folder)?;
-        let entrance =
-            |port: u16| Entrance { address: format!("127.0.0.1:{port}"), secret: secret.clone(), ca_file: None };
+        let given = arguments.iter().skip_while(|argument| *argument != "--port").nth(1);
+        let given: Option<u16> = given.map(|port| port.parse()).transpose()?;
+        let entrance = |port: u16| Entrance {
+            address: format!("127.0.0.1:{port}"),
+            bus: Vec::new(),
+            secret: secret.clone(),
+            ca_file: None,
+        };
         let acl = folder.join("redis.acl");
         std::fs::write(&acl, entrance(0).acl()).with_context(|| format!("could not write {}", acl.display()))?;
         let command = |port: u16| {
             let mut server = Command::new(&program);
             server.current_dir(&folder).arg("--dir").arg(&folder);
             server.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
-            server.args(["--save", "", "--appendonly", "no"]).arg("--aclfile").arg(&acl);
+            server.args(["--save", "", "--appendonly", "no"]).arg("--aclfile").arg(&acl).args(arguments);
             server
         };
         let plan = Plan { name: "Redis", folder: &folder, ending: Ending::Terminate };
-        let service = Service::launch(site, &plan, command, async |port, pid| {
-            let client = redis::Client::open(entrance(port).url(User::Harness))?;
+        let mut service = Service::launch(site, &plan, command, async |port, pid| {
+            let client = redis::Client::open(entrance(given.unwrap_or(port)).url(User::Harness))?;
             let mut connection = client.get_multiplexed_async_connection().await?;
             let _: String = redis::cmd("PING").query_async(&mut connection).await?;
             let about: InfoDict = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
@@ -168,6 +194,7 @@ impl Redis {
             Ok(())
         })
         .await?;
+        service.port = given.unwrap_or(service.port);
         let entrance = entrance(service.port);
         Ok(Self { service, entrance })
     }
