@@ -14,6 +14,7 @@ use chat_core::{
     ids::{ClientMessageId, MessageId},
     store::{
         Store,
+        conversations::Listing,
         door::Action,
         messages::{Page, Position},
         sweep::Pace,
@@ -340,6 +341,39 @@ async fn the_sweep_finds_thousands_though_the_statistics_are_of_quiet_times() {
     let hinted: i64 = owner.query_one("select count(*) from turns where hints > 1", &[]).await.unwrap().get(0);
     assert!(hinted == 5_000 && !found.waiting.is_empty(), "{hinted}, {} of them now", found.waiting.len());
     owner.execute("delete from turns", &[]).await.unwrap();
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_list_costs_the_same_beside_a_long_conversation() {
+    let app = App::start().await.unwrap();
+    let (mine, theirs) = (app.conversation("ben@acme").await.unwrap(), app.conversation("ada@acme").await.unwrap());
+    let (owner, ben) = (app.owner().await.unwrap(), app.user("ben@acme"));
+    // Nearly all messages are of one conversation, so that a plan takes any other for as long.
+    let fill = format!(
+        "insert into web_conversation_messages (id, conversation_id, tenant_id, seq, epoch, role, content)
+         select gen_random_uuid(), id, tenant_id, n, 0, case n % 2 when 0 then 'assistant' else 'user' end, 'hello'
+         from web_conversations, generate_series(1, case id when '{theirs}' then 50000 else 0 end) n;
+         update web_conversations set last_seq = 50000, read_seq = 50000 where id = '{theirs}';
+         analyze web_conversation_messages; analyze web_conversations"
+    );
+    owner.batch_execute(&fill).await.unwrap();
+    let url = Secret::from(app.setting.database_url.clone());
+    let store = Store::connect(&Database { url, pool_size: 1 }).await.unwrap();
+    let who = Identity { user_id: ben.id, expires_at: Timestamp::now(), role_hint: None, tenant_hint: ben.tenant };
+    for _ in 0..12 {
+        let listing = Listing { tenant: ben.tenant, escalated: false, archived: Some(false), before: None, limit: 50 };
+        let listed = store.conversations(&who, listing).await.unwrap();
+        assert_eq!(listed.iter().map(|one| one.id.to_string()).collect::<Vec<_>>(), [mine.clone()]);
+    }
+    // A connection that ends has reported what it read; the planner reads a few rows at the ends of an index.
+    drop(store);
+    let scans = "select coalesce(idx_scan, 0)::bigint from pg_stat_user_tables where relname = 'user_tenant_roles'";
+    until("the statistics", || async { Ok(owner.query_one(scans, &[]).await?.get::<_, i64>(0) >= 12) }).await.unwrap();
+    let read = "select (seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint from pg_stat_user_tables
+        where relname = 'web_conversation_messages'";
+    let read: i64 = owner.query_one(read, &[]).await.unwrap().get(0);
+    assert!(read < 50_000, "12 lists of one conversation read {read} rows");
     app.finish().await.unwrap();
 }
 

@@ -68,6 +68,8 @@ pub struct Reset {
     pub handed_back: bool,
 }
 
+/// What a list shows of a conversation. What is unread is counted in the order of an index: without it the whole table is
+/// read for a conversation in which there is none, where few conversations hold most of the messages.
 macro_rules! columns {
     ($rest:literal) => {
         columns!("null", $rest)
@@ -81,7 +83,7 @@ macro_rules! columns {
                     (select count(*) from (
                        select 1 from web_conversation_messages m
                        where m.conversation_id = c.id and m.tenant_id = c.tenant_id and m.seq > c.read_seq
-                         and m.role = 'assistant' limit 100) unread) as unread,
+                         and m.role = 'assistant' order by m.seq limit 100) unread) as unread,
                     coalesce(c.escalated_at, c.updated_at) as escalated_at, c.escalation_reason, c.escalated_by,
                     c.taken_by, c.user_id,
                     case c.status when 'escalated' then

@@ -84,8 +84,9 @@ async fn one(what: &str, url: &str, token: &str, limit: Option<f64>, length: Dur
         let mut series = Series::default();
         while begun.elapsed() < length {
             let since = Instant::now();
-            let answer = client.get(url).bearer_auth(token).send().await?.error_for_status()?;
-            answer.bytes().await?;
+            let answer = client.get(url).bearer_auth(token).send().await?;
+            let (status, body) = (answer.status(), answer.bytes().await?);
+            ensure!(status == 200, "{url} answers {status}: {}", String::from_utf8_lossy(&body));
             series.add(since);
         }
         anyhow::Ok(series)

@@ -93,6 +93,7 @@ enum Which {
 #[tokio::main]
 async fn main() -> Result<()> {
     let cli = Cli::parse();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
     if matches!(cli.which, Some(Which::Crowd)) {
         return crowd::serve().await;
     }
