@@ -102,22 +102,26 @@ pub(super) const ONE: &str = columns!("where c.id = $1 and c.tenant_id = app_ten
 const OF_AGENT_AND_USER: &str = columns!("where c.agent_id = $1 and c.user_id = $2 and c.tenant_id = app_tenant()");
 
 /// The list of one person. A condition that could also be met otherwise would cost the index, hence a statement for
-/// each kind of list. `$1` user, `$2` only escalated, `$3` and `$4` place, `$5` most, `$6` whether archived. What waits for
-/// a person waits wherever its owner has put it.
+/// each kind of list; in each the page is found first, so that no row is furnished that is not shown. `$1` user, `$2` only
+/// escalated, `$3` and `$4` place, `$5` most, `$6` whether archived. What waits for a person waits wherever its owner has
+/// put it.
 const OWN: &str = columns!(
     concat!("case when $2 then ", transcript!(), " end"),
-    "where c.tenant_id = app_tenant() and c.user_id = $1
+    "where c.id = any (array(select c.id from web_conversations c
+     where c.tenant_id = app_tenant() and c.user_id = $1
        and (not $2 or c.status = 'escalated')
        and (c.archived_at is not null) = coalesce($6::bool, $2 and c.archived_at is not null)
        and ($3::timestamptz is null or (c.updated_at, c.id) < ($3, $4))
-     order by c.updated_at desc, c.id desc limit $5"
+     order by c.updated_at desc, c.id desc limit $5))
+     order by c.updated_at desc, c.id desc"
 );
 
 /// Those of others, for whoever the database knows as the product's admin, or as the tenant's where one waits for a
 /// person. Parameters as above.
 const OTHERS: &str = columns!(
     concat!("case when $2 then ", transcript!(), " end"),
-    "where c.tenant_id = app_tenant() and c.user_id <> $1
+    "where c.id = any (array(select c.id from web_conversations c
+     where c.tenant_id = app_tenant() and c.user_id <> $1
        and (select u.role = 'platform_admin'
                 or ($2 and u.role = 'customer_admin' and exists (
                       select from user_tenant_roles m
@@ -126,16 +130,19 @@ const OTHERS: &str = columns!(
        and (not $2 or c.status = 'escalated')
        and ($6::bool is null or (c.archived_at is not null) = $6)
        and ($3::timestamptz is null or (c.updated_at, c.id) < ($3, $4))
-     order by c.updated_at desc, c.id desc limit $5"
+     order by c.updated_at desc, c.id desc limit $5))
+     order by c.updated_at desc, c.id desc"
 );
 
 /// Only for whom the door has made `chat_platform`: whoever it has not is seen to hold nothing, policies or none.
 const EVERYWHERE: &str = columns!(
     concat!("case when $1 then ", transcript!(), " end"),
-    "where current_user = 'chat_platform' and (not $1 or c.status = 'escalated')
+    "where c.id = any (array(select c.id from web_conversations c
+     where current_user = 'chat_platform' and (not $1 or c.status = 'escalated')
        and ($5::bool is null or (c.archived_at is not null) = $5)
        and ($2::timestamptz is null or (c.updated_at, c.id) < ($2, $3))
-     order by c.updated_at desc, c.id desc limit $4"
+     order by c.updated_at desc, c.id desc limit $4))
+     order by c.updated_at desc, c.id desc"
 );
 
 /// Opens it unless it stands. A second caller waits for the first one's commit, inserts nothing,

@@ -7,8 +7,8 @@ pub(super) const BREACHES: &[Breach] = &[
         threat: "T36",
         defence: "whoever is erased is put out at once: sockets look at their seats when told to",
         file: "core/src/bus/subscriber.rs",
-        find: "if payload == LOOK_AGAIN {",
-        replace: "if payload.is_empty() && payload == LOOK_AGAIN {",
+        find: "if payload == LOOK_AGAIN.as_bytes() {",
+        replace: "if payload.is_empty() && payload == LOOK_AGAIN.as_bytes() {",
         test: "erasure::an_erased_company_is_named_nowhere_and_the_other_is_untouched",
     },
     Breach {

@@ -15,8 +15,8 @@ pub(super) const BREACHES: &[Breach] = &[
         threat: "T28",
         defence: "the orchestrator may not listen to conversations",
         file: "redis.acl",
-        find: "-@all +publish &*:webchat:response:* (+script|load +evalsha +lindex",
-        replace: "-@all +subscribe +publish &*:webchat:response:* (+script|load +evalsha +lindex",
+        find: "-@all +publish +cluster|slots +spublish &*:webchat:response:* (+script|load +evalsha +lindex",
+        replace: "-@all +subscribe +publish +cluster|slots +spublish &*:webchat:response:* (+script|load +evalsha +lindex",
         test: "acl::each_user_of_redis_may_do_to_keys_and_topics_what_it_needs_and_no_more",
     },
     Breach {

@@ -47,8 +47,8 @@ pub(super) const BREACHES: &[Breach] = &[
         threat: "T17",
         defence: "a list from any place is the caller's own",
         file: "core/src/store/conversations.rs",
-        find: "\"where c.tenant_id = app_tenant() and c.user_id = $1\n",
-        replace: "\"where c.tenant_id = app_tenant() and $1::uuid is not null\n",
+        find: "     where c.tenant_id = app_tenant() and c.user_id = $1\n",
+        replace: "     where c.tenant_id = app_tenant() and $1::uuid is not null\n",
         test: "rbac::cursors::a_place_that_was_made_up_or_is_anothers_opens_nothing",
     },
     Breach {
@@ -63,8 +63,8 @@ pub(super) const BREACHES: &[Breach] = &[
         threat: "T15",
         defence: "without policies, a list across tenants is for chat_platform alone",
         file: "core/src/store/conversations.rs",
-        find: "\"where current_user = 'chat_platform' and (not $1",
-        replace: "\"where (not $1",
+        find: "     where current_user = 'chat_platform' and (not $1",
+        replace: "     where (not $1",
         test: "walls::without_policies_a_company_gets_nothing_of_another",
     },
     Breach {
