@@ -5,7 +5,7 @@ import math
 import pathlib
 
 HERE = pathlib.Path(__file__).parent
-WIDE, HIGH, LEFT, TOP, BOTTOM = 430, 260, 56, 44, 46
+WIDE, HIGH, LEFT, TOP, BOTTOM = 430, 260, 70, 44, 46
 INK = {"p50": "#7c9cff", "p99": "#4f46e5", "p99.9": "#c0268f"}
 
 
@@ -19,7 +19,7 @@ def chart(x, title, names, unit, series):
     up = lambda value: TOP + height * (1 - (math.log10(value) - floor) / max(1, ceiling - floor))
     out = [f'<text x="{x + LEFT}" y="20" class="title">{title}</text>']
     for power in range(floor, ceiling + 1):
-        y, said = up(10**power), f"{10**power:g} ms"
+        y, said = up(10**power), f"{10**power:,g} ms"
         out.append(f'<path d="M{x + LEFT} {y:.1f}h{inner}" class="line"/><text x="{x + LEFT - 6}" y="{y + 4:.1f}" class="end">{said}</text>')
     for name, at in zip(names, across):
         out.append(f'<text x="{at:.1f}" y="{HIGH - BOTTOM + 18}" class="middle">{name}</text>')
