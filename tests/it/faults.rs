@@ -364,7 +364,7 @@ async fn a_list_costs_the_same_beside_a_long_conversation() {
     for _ in 0..12 {
         let listing = Listing { tenant: ben.tenant, escalated: false, archived: Some(false), before: None, limit: 50 };
         let listed = store.conversations(&who, listing).await.unwrap();
-        assert_eq!(listed.iter().map(|one| one.id.to_string()).collect::<Vec<_>>(), [mine.clone()]);
+        assert_eq!(listed.iter().map(|one| one.id.to_string()).collect::<Vec<_>>(), [mine.as_str()]);
     }
     // A connection that ends has reported what it read; the planner reads a few rows at the ends of an index.
     drop(store);
