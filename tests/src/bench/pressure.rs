@@ -128,6 +128,9 @@ async fn signal(process: u32, name: &str) -> Result<()> {
 const PEOPLE: usize = 20;
 const PAUSE: Duration = Duration::from_millis(2_500);
 
+/// What a burst of the other company takes to be answered.
+const BURST: Duration = Duration::from_secs(3);
+
 /// How much more those of the other company send.
 const GREED: u32 = 50;
 
@@ -168,6 +171,8 @@ async fn greedy(length: Duration) -> Result<Value> {
             anyhow::Ok(())
         });
     }
+    // What everybody may say at once has been said; from here on it is what they may say in the long run.
+    pass(BURST).await;
     let mut beside = chatting(&stack, &product, modest, length).await?;
     flood.shutdown().await;
     let (sent, refused) = (sent.load(Ordering::Relaxed), refused.load(Ordering::Relaxed));
