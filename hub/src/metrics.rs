@@ -393,7 +393,7 @@ impl Elsewhere {
         all.register("listeners_let_go", "Sockets that were too slow for what was published", new.let_go.clone());
         all.register(
             "redis_connected",
-            "Whether the connection to Redis stands that news come by",
+            "Whether every connection to Redis stands that news come by",
             new.redis_connected.clone(),
         );
         let what = "Since Redis last answered a probe on that connection";
