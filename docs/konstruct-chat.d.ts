@@ -511,7 +511,7 @@ export interface Stopping {
 /** One customer company. */
 export type TenantId = string;
 
-/** A moment in UTC. Written with milliseconds (`2026-11-22T14:51:40.123Z`); read with any RFC 3339 offset. */
+/** A moment in UTC. Written with milliseconds (`2026-11-22T14:51:40.123Z`); read with any RFC 3339 offset, and of what is finer no more than is written. */
 export type Timestamp = string;
 
 /** How far a tool is that the agent uses. */
