@@ -26,7 +26,8 @@ use conversations::{conversations as list, messages};
 use hub::fanout;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use orchestrator::routes::Route;
-use serde_json::Value;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Number, Value};
 
 use crate::mint::Mint;
 
@@ -172,16 +173,16 @@ pub fn token(data: &[u8]) {
     let signed = mint.sign_text(header, &claims);
     match verify(&signed) {
         Ok(verified) => {
-            let (header, claims): (Value, Value) = (read(header), read(&claims));
-            assert_eq!(header["alg"], "HS256", "no other algorithm");
-            let subject = claims["sub"].as_str().and_then(|sub| sub.parse().ok()).map(Subject::User);
-            assert_eq!(subject, Some(verified.subject));
-            assert!(claims["exp"].is_number(), "every token ends");
+            let Header { alg } = read(header);
+            assert_eq!(alg, "HS256", "no other algorithm");
+            let Claims { sub, exp } = read(&claims);
+            assert_eq!(Subject::User(sub), verified.subject);
+            #[expect(clippy::cast_precision_loss, reason = "to the second for millions of years")]
+            let ends = exp.as_f64().is_some_and(|exp| exp > (soon - 3_700) as f64);
+            assert!(ends, "every token ends, and that is to come");
             // The same words with another's signature, or none.
             let (words, _) = signed.rsplit_once('.').expect("three parts");
-            for forged in
-                [Mint::new().sign_text(&header.to_string(), &claims.to_string()), format!("{words}."), words.to_owned()]
-            {
+            for forged in [Mint::new().sign_text(header, &claims), format!("{words}."), words.to_owned()] {
                 assert!(verify(&forged).is_err(), "a signature is not looked at");
             }
         }
@@ -189,7 +190,20 @@ pub fn token(data: &[u8]) {
     }
 }
 
-fn read(text: &str) -> Value {
+/// What a header must say. What else it says need not even be text: `\\ud800` is none, and nobody reads it.
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+}
+
+/// What claims must say: whose they are, and when they end.
+#[derive(Deserialize)]
+struct Claims {
+    sub: UserId,
+    exp: Number,
+}
+
+fn read<T: DeserializeOwned>(text: &str) -> T {
     serde_json::from_str(text).expect("a verified token was read")
 }
 
