@@ -152,10 +152,7 @@ async fn administer(admin: admin::Admin) -> Outcome {
         Wants::Budget(command) => admin::budget::run(command, at).await?,
         Wants::Retention(command) => admin::retention::run(command, at).await?,
         Wants::DeadLetter(command) => {
-            let queue = match &queue {
-                Some(queue) => Some(Sqs::connect(queue).await),
-                None => None,
-            };
+            let queue = queue.as_ref().map(Sqs::from_settings);
             admin::dead_letter::run(command, at, queue.as_ref().map(|queue| queue as &dyn Queue)).await?;
         }
         Wants::Turn(command) => admin::turn::run(command, at).await?,

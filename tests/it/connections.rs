@@ -266,8 +266,12 @@ async fn a_thousand_mute_sockets_are_gone_in_time_and_their_memory_is_back() {
         after.push(memory_kib(hub.pid()));
         tracing::info!(fresh, during, after = after.last(), ?took, "a thousand mute sockets");
     }
-    // What the allocator keeps of the first thousand serves the next: nothing is left behind that would add up.
-    assert!(after[3] < after[0] + 4 * 1_024, "{fresh} KiB before the first sockets, after each thousand: {after:?}");
+    // What the allocator keeps of the first thousand serves the next: nothing is left behind that would add up. A socket
+    // that has heard its close may have a moment of its own left in the hub.
+    let bearable = after[0] + 4 * 1_024;
+    let what =
+        format!("less than {bearable} KiB, with {fresh} before the first sockets and {after:?} after each thousand");
+    until(&what, || async { Ok(memory_kib(hub.pid()) < bearable) }).await.unwrap();
     app.finish().await.unwrap();
 }
 

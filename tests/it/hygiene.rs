@@ -37,7 +37,7 @@ async fn hostile() -> (App, Arc<Mutex<Vec<Asked>>>, ScriptedModel, Arc<Mutex<Vec
     .unwrap();
     let main = config::Provider::main(Speaks::OpenAi, provider.base_url(), None);
     let models = config::Model { provider: Some(main), ..config::Model::default() };
-    let models = Arc::new(Models::new(&models, Patience::within(std::time::Duration::from_secs(60))).unwrap());
+    let models = Arc::new(Models::new(&models, Patience::within(std::time::Duration::from_secs(60))));
     let app = App::with(|setting| setting.model = models).await.unwrap();
     let owner = app.owner().await.unwrap();
     let agents = "update agents set model = 'large', tools = '{current_time,search_history}', system_prompt = 'Help.'";

@@ -165,7 +165,7 @@ async fn after_the_handback_the_agent_knows_what_the_person_said() {
         let settings = config::Provider::main(config::Speaks::OpenAi, provider.base_url(), None);
         let settings =
             config::Model { provider: Some(settings), default: Some("large".to_owned()), ..config::Model::default() };
-        setting.model = Arc::new(Models::new(&settings, Patience::within(setting.times.turn)).unwrap());
+        setting.model = Arc::new(Models::new(&settings, Patience::within(setting.times.turn)));
     })
     .await
     .unwrap();

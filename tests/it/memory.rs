@@ -47,7 +47,7 @@ async fn app(change: impl FnOnce(&mut Setting)) -> (App, ScriptedModel, Heard) {
         others: Vec::new(),
         default: None,
     };
-    let models = Arc::new(Models::new(&models, Patience::within(Duration::from_secs(60))).unwrap());
+    let models = Arc::new(Models::new(&models, Patience::within(Duration::from_secs(60))));
     let app = App::with(|setting| {
         setting.model = models;
         setting.memory = Memory { messages: 4 };

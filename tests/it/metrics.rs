@@ -503,7 +503,7 @@ async fn the_orchestrator_writes_what_cloudwatch_reads_and_the_dashboard_asks_fo
         let key = Secret::from("sk-a-key-nobody-may-read".to_owned());
         let main = config::Provider::main(Speaks::OpenAi, provider.base_url(), Some(key));
         let settings = config::Model { provider: Some(main), others: Vec::new(), default: None };
-        let models = Models::new(&settings, Patience::within(Duration::from_secs(20))).unwrap();
+        let models = Models::new(&settings, Patience::within(Duration::from_secs(20)));
         setting.model = Arc::new(models.with_figures(figures.clone()));
         setting.figures = figures.clone();
     })

@@ -23,7 +23,7 @@ fn models(base_url: &str, patience: Patience) -> Arc<Models> {
     let provider = config::Provider::main(Speaks::OpenAi, base_url, Some(Secret::from(KEY.to_owned())));
     let settings =
         config::Model { provider: Some(provider), others: Vec::new(), default: Some("the-default".to_owned()) };
-    Arc::new(Models::new(&settings, patience).unwrap())
+    Arc::new(Models::new(&settings, patience))
 }
 
 /// The codes of those who cannot be reached, and of those who gave nothing usable.
@@ -162,7 +162,7 @@ async fn each_agent_is_answered_by_its_own_model() {
 async fn without_a_provider_only_the_model_that_is_built_in_answers() {
     for (default, told) in [(None, "model_failed"), (Some("echo"), "Echo: hello"), (Some("other"), "model_failed")] {
         let settings = config::Model { default: default.map(str::to_owned), ..config::Model::default() };
-        let models = Arc::new(Models::new(&settings, short()).unwrap());
+        let models = Arc::new(Models::new(&settings, short()));
         let app = App::with(|setting| setting.model = models).await.unwrap();
         set_model(&app, "default").await;
         let (_, mut socket) = joined(&app).await;

@@ -45,7 +45,7 @@ async fn a_tenants_own_key_is_used_for_that_tenant_and_that_provider_alone() {
     let settings = config::Model { provider: default, others, default: None };
     let new = || {
         let keys = TenantKeys::new(app.product.orchestrator.store.clone(), sealer(1));
-        (Models::new(&settings, short()).unwrap(), keys)
+        (Models::new(&settings, short()), keys)
     };
     let (models, keys) = new();
     let models = models.with_keys(keys);

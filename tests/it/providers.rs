@@ -41,14 +41,14 @@ pub(crate) fn entry(name: &str, speaks: Speaks, base_url: String) -> config::Pro
 /// One provider, the default one.
 pub(crate) fn only(provider: &ScriptedModel, speaks: Speaks, patience: Patience) -> Models {
     let provider = entry(speaks.as_str(), speaks, provider.base_url_for(speaks));
-    Models::new(&config::Model { provider: Some(provider), ..config::Model::default() }, patience).unwrap()
+    Models::new(&config::Model { provider: Some(provider), ..config::Model::default() }, patience)
 }
 
 /// Several, by their names.
 pub(crate) fn several(providers: &[(&str, &ScriptedModel)], patience: Patience) -> Models {
     let others =
         providers.iter().map(|(name, scripted)| entry(name, Speaks::OpenAi, scripted.base_url().to_owned())).collect();
-    Models::new(&config::Model { others, ..config::Model::default() }, patience).unwrap()
+    Models::new(&config::Model { others, ..config::Model::default() }, patience)
 }
 
 pub(crate) fn prompt(models: &[&str]) -> Prompt {

@@ -180,7 +180,7 @@ async fn a_hundred_messages_at_once_at_a_budget_of_ten_calls_make_ten() {
         others: Vec::new(),
         default: None,
     };
-    let models = Arc::new(Models::new(&settings, patience).unwrap());
+    let models = Arc::new(Models::new(&settings, patience));
     let app = App::with(|setting| setting.model = models).await.unwrap();
     let tenant = app.user("ben@acme").tenant.unwrap();
     let owner = app.owner().await.unwrap();
@@ -363,7 +363,7 @@ async fn each_try_is_a_call_and_the_budget_ends_the_tries() {
     };
     let main = Some(config::Provider::main(Speaks::OpenAi, provider.base_url(), None));
     let models = config::Model { provider: main, ..config::Model::default() };
-    let app = App::with(|setting| setting.model = Arc::new(Models::new(&models, patience).unwrap())).await.unwrap();
+    let app = App::with(|setting| setting.model = Arc::new(Models::new(&models, patience))).await.unwrap();
     app.owner().await.unwrap().execute("update agents set model = 'large'", &[]).await.unwrap();
     let (tenant, mut socket) = joined(&app).await;
     allow(&app, tenant, Some(4), None).await;

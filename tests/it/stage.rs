@@ -88,7 +88,7 @@ pub(crate) fn channels(slack_base_url: String, whatsapp_base_url: String) -> Cha
     let patience =
         Patience { connect: Duration::from_secs(5), answer: Duration::from_secs(2), pause: Duration::from_millis(10) };
     let settings = config::Channels { slack_base_url, whatsapp_base_url };
-    Channels::new(&settings, &sealing(), TEXT_CHARS, patience).unwrap()
+    Channels::new(&settings, &sealing(), TEXT_CHARS, patience)
 }
 
 /// Starts one, with services that act as `script` says.

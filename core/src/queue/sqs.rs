@@ -1,6 +1,6 @@
 //! SQS: a standard queue, fair by tenant.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use aws_sdk_sqs::{
     Client,
@@ -8,6 +8,7 @@ use aws_sdk_sqs::{
     types::SendMessageBatchRequestEntry,
 };
 use futures::{TryStreamExt, future::BoxFuture, stream};
+use tokio::sync::OnceCell;
 
 use super::Queue;
 use crate::{
@@ -29,22 +30,22 @@ const TIMEOUT: Duration = Duration::from_secs(4);
 /// An SQS queue.
 #[derive(Clone)]
 pub struct Sqs {
-    client: Client,
+    client: Arc<OnceCell<Client>>,
     url: String,
 }
 
 impl Sqs {
-    /// A queue reached with the SDK's own settings: `AWS_REGION`, credentials, `AWS_ENDPOINT_URL_SQS`.
-    pub async fn connect(settings: &config::Queue) -> Self {
-        let timeouts = TimeoutConfig::builder().operation_timeout(TIMEOUT).build();
-        let shared = aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts).load().await;
-        Self::new(Client::new(&shared), settings.url.clone())
+    /// A queue reached with the SDK's own settings: `AWS_REGION`, credentials, `AWS_ENDPOINT_URL_SQS`. They are read, and
+    /// this machine's certificates, when there is something to send: most that a function is started for sends nothing.
+    #[must_use]
+    pub fn from_settings(settings: &config::Queue) -> Self {
+        Self { client: Arc::default(), url: settings.url.clone() }
     }
 
     /// A queue reached through a client that is at hand.
     #[must_use]
     pub fn new(client: Client, url: String) -> Self {
-        Self { client, url }
+        Self { client: Arc::new(OnceCell::new_with(Some(client))), url }
     }
 }
 
@@ -57,7 +58,8 @@ impl Queue for Sqs {
 
 impl Sqs {
     async fn call(&self, batch: &[Job]) -> Result<()> {
-        let mut call = self.client.send_message_batch().queue_url(&self.url);
+        let client = self.client.get_or_init(client).await;
+        let mut call = client.send_message_batch().queue_url(&self.url);
         for (number, job) in batch.iter().enumerate() {
             let entry = SendMessageBatchRequestEntry::builder()
                 .id(number.to_string())
@@ -79,4 +81,9 @@ impl Sqs {
         }
         Ok(())
     }
+}
+
+async fn client() -> Client {
+    let timeouts = TimeoutConfig::builder().operation_timeout(TIMEOUT).build();
+    Client::new(&aws_config::defaults(BehaviorVersion::latest()).timeout_config(timeouts).load().await)
 }

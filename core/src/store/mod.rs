@@ -33,6 +33,7 @@ pub mod owned;
 pub mod owner;
 pub mod portal;
 pub mod retention;
+mod role;
 mod room;
 mod sabotage;
 mod script;
@@ -52,7 +53,6 @@ use std::{
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 use tokio_postgres::Row;
-use tracing::warn;
 
 use crate::{
     config,
@@ -60,6 +60,7 @@ use crate::{
     ids::{TenantId, UserId},
     waits::Waits,
 };
+pub use role::unpatched;
 use room::Room;
 use script::Step;
 
@@ -137,10 +138,19 @@ impl Store {
     /// Connects, and makes sure that policies hold for us.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] if Postgres cannot be reached;
-    /// [`Kind::Internal`] if the URL is malformed or asks for less
-    /// than `sslmode=verify-full` of another machine, or the role could bypass row-level security.
+    /// As [`Store::new`]; [`Kind::Unavailable`] if Postgres cannot be reached; [`Kind::Internal`] if the role could bypass
+    /// row-level security.
     pub async fn connect(settings: &config::Database) -> Result<Self> {
+        let store = Self::new(settings)?;
+        store.conn().await.map(drop).map_err(named)?;
+        Ok(store)
+    }
+
+    /// Connects to nothing yet: connections are made as they are asked for, and refused where policies do not hold for us.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`] if the URL is malformed or asks for less than `sslmode=verify-full` of another machine.
+    pub fn new(settings: &config::Database) -> Result<Self> {
         let (mut target, tls) = tls::target(&settings.url)?;
         target.connect_timeout(CONNECTION_TIMEOUT);
         // A server that is gone without a word is noticed in seconds, not in the system's quarter of an hour.
@@ -159,11 +169,17 @@ impl Store {
                 recycle: Some(CONNECTION_TIMEOUT),
             })
             .runtime(Runtime::Tokio1)
+            .post_create(role::look())
             .build()
             .map_err(Error::internal)?;
-        let store = Self { pool, room: Room::default(), queue: Arc::default() };
-        store.refuse_a_role_that_could_bypass_policies().await.map_err(named)?;
-        Ok(store)
+        Ok(Self { pool, room: Room::default(), queue: Arc::default() })
+    }
+
+    /// Begins to connect, for who will soon be asked: a function that has asked for its first event. Must run on the
+    /// runtime of the process. Where it fails, those who ask next are told.
+    pub fn warm(&self) {
+        let store = self.clone();
+        tokio::spawn(async move { store.conn().await.map(drop) });
     }
 
     /// Lets go of all connections; whoever still asks is told that we are not available.
@@ -201,24 +217,6 @@ impl Store {
         answer.map_err(Error::unavailable)?.map_err(Error::unavailable)
     }
 
-    async fn refuse_a_role_that_could_bypass_policies(&self) -> Result<()> {
-        const ROLE: &str = "select r.rolsuper or r.rolbypassrls or exists (
-            select from pg_class c join pg_namespace n on n.oid = c.relnamespace
-            where n.nspname = 'public' and pg_has_role(c.relowner, 'member')),
-            current_setting('server_version_num')::int
-            from pg_roles r where r.rolname = current_user";
-        let row = self.conn().await?.query_one(ROLE, &[]).await.map_err(Error::unavailable)?;
-        if row.try_get(0).map_err(Error::internal)? {
-            return Err(Error::internal(
-                "DATABASE_URL names a role that could bypass row-level security; use chat_app",
-            ));
-        }
-        if let Some(mended) = unpatched(row.try_get(1).map_err(Error::internal)?) {
-            warn!("this Postgres tells of rows behind policies (CVE-2025-8713); update it to {mended}");
-        }
-        Ok(())
-    }
-
     /// A connection. Only scripts run on it.
     #[expect(clippy::disallowed_methods, reason = "the one place that takes connections from the pool")]
     async fn conn(&self) -> Result<Object> {
@@ -230,7 +228,7 @@ impl Store {
         self.queue.waits.note(asked.elapsed());
         conn.map_err(|error| {
             self.queue.refused.fetch_add(1, Ordering::Relaxed);
-            Error::unavailable(error)
+            if role::refused(&error) { Error::internal(error) } else { Error::unavailable(error) }
         })
     }
 
@@ -242,23 +240,6 @@ impl Store {
         self.room.held(since);
         answers
     }
-}
-
-/// The first release in which Postgres does not tell of rows behind policies by its statistics any more, for a server that
-/// is older, by its `server_version_num`. Source: <https://www.postgresql.org/support/security/CVE-2025-8713/>.
-#[must_use]
-pub fn unpatched(version: i32) -> Option<&'static str> {
-    let (major, minor) = (version / 10_000, version % 10_000);
-    let (first, name) = match major {
-        ..=12 => return Some("a supported version"),
-        13 => (22, "13.22"),
-        14 => (19, "14.19"),
-        15 => (14, "15.14"),
-        16 => (10, "16.10"),
-        17 => (6, "17.6"),
-        18.. => return None,
-    };
-    (minor < first).then_some(name)
 }
 
 /// Says which setting it is that leads nowhere. What the library says of a connection holds no password.
@@ -314,25 +295,3 @@ fn optional_moment(row: &Row, name: &str) -> Result<Option<crate::timestamp::Tim
 /// The conversation row's lock, a statement of its own before any that looks at more than the row it updates:
 /// READ COMMITTED takes a snapshot when a statement starts, so the next statement sees all that happened before the lock.
 const LOCK: &str = "select 1 from web_conversations where id = $1 and tenant_id = app_tenant() for no key update";
-
-#[cfg(test)]
-mod tests {
-    use super::unpatched;
-
-    #[test]
-    fn a_server_that_leaks_is_told_from_a_mended_one() {
-        for (version, mended) in [
-            (150_018, None),
-            (150_014, None),
-            (150_013, Some("15.14")),
-            (170_005, Some("17.6")),
-            (160_010, None),
-            (140_018, Some("14.19")),
-            (130_022, None),
-            (120_022, Some("a supported version")),
-            (180_000, None),
-        ] {
-            assert_eq!(unpatched(version), mended, "{version}");
-        }
-    }
-}

@@ -142,11 +142,11 @@ pub fn router(api: Api) -> Router {
 }
 
 impl Api {
-    /// Builds it from the environment and connects.
+    /// Builds it from the environment, and connects in the background, while the first event is on its way.
     ///
     /// # Errors
-    /// The settings that are missing or malformed, by name; or why a backing service cannot be reached.
-    pub async fn from_env() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+    /// The settings that are missing or malformed, by name.
+    pub fn from_env() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let mut env = Env::new(&config::process);
         let database = config::Database::read(&mut env, POOL_SIZE);
         let redis = config::Redis::read(&mut env);
@@ -156,10 +156,11 @@ impl Api {
         let limits = Limits::read(&mut env);
         let (database, redis, queue, token, edge, limits) =
             env.finish((database, redis, queue, token, edge, limits))?;
-        let publisher = Publisher::new(&redis)?;
+        let (store, publisher) = (Store::new(&database)?, Publisher::new(&redis)?);
+        store.warm();
         Ok(Self {
-            store: Store::connect(&database).await?,
-            queue: Arc::new(Sqs::connect(&queue).await),
+            store,
+            queue: Arc::new(Sqs::from_settings(&queue)),
             buckets: Buckets::new(&publisher, &limits),
             publisher,
             verifier: Arc::new(Verifier::new(&token)?),

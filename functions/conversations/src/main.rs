@@ -12,5 +12,5 @@ async fn main() -> ExitCode {
 }
 
 async fn serve() -> Result<(), Error> {
-    run(router(Api::from_env().await?)).await
+    run(router(Api::from_env()?)).await
 }

@@ -48,23 +48,20 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Builds it from the environment and connects.
+    /// Builds it from the environment, and connects in the background, while the first event is on its way.
     ///
     /// # Errors
-    /// The settings that are missing or malformed, by name; or why a backing service cannot be reached.
-    pub async fn from_env() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+    /// The settings that are missing or malformed, by name.
+    pub fn from_env() -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let mut env = Env::new(&config::process);
         let database = config::Database::read(&mut env, POOL_SIZE);
         let redis = config::Redis::read(&mut env);
         let queue = config::Queue::read(&mut env);
         let times = Times::read(&mut env);
         let (database, redis, queue, times) = env.finish((database, redis, queue, times))?;
-        Ok(Self {
-            store: Store::connect(&database).await?,
-            queue: Arc::new(Sqs::connect(&queue).await),
-            publisher: Publisher::new(&redis)?,
-            pace: Pace::new(&times),
-        })
+        let (store, publisher) = (Store::new(&database)?, Publisher::new(&redis)?);
+        store.warm();
+        Ok(Self { store, queue: Arc::new(Sqs::from_settings(&queue)), publisher, pace: Pace::new(&times) })
     }
 
     /// Sees to the records side by side, and names those that shall come again where that failed.

@@ -12,6 +12,6 @@ async fn main() -> ExitCode {
 }
 
 async fn serve() -> Result<(), Error> {
-    let dead_letters = DeadLetters::from_env().await?;
+    let dead_letters = DeadLetters::from_env()?;
     run(service_fn(|event: LambdaEvent<_>| async { Ok::<_, Error>(dead_letters.handle(event.payload).await) })).await
 }

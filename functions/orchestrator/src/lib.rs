@@ -16,6 +16,7 @@ mod lease;
 mod memory;
 pub mod model;
 pub mod notice;
+mod outside;
 pub mod routes;
 pub mod spend;
 mod telling;
@@ -67,11 +68,11 @@ pub struct Orchestrator {
 }
 
 impl Orchestrator {
-    /// Builds it from the environment and connects.
+    /// Builds it from the environment, and connects in the background, while the first event is on its way.
     ///
     /// # Errors
-    /// The settings that are missing or malformed, by name; or why a backing service cannot be reached.
-    pub async fn from_env(figures: Figures) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+    /// The settings that are missing or malformed, by name.
+    pub fn from_env(figures: Figures) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let mut env = Env::new(&config::process);
         let database = config::Database::read(&mut env, POOL_SIZE);
         let redis = config::Redis::read(&mut env);
@@ -84,16 +85,17 @@ impl Orchestrator {
         let text_chars = Limits::read(&mut env).text_chars;
         let (database, redis, queue, times, model, memory) =
             env.finish((database, redis, queue, times, model, memory))?;
-        let store = Store::connect(&database).await?;
+        let store = Store::new(&database)?;
+        store.warm();
         let keys = TenantKeys::new(store.clone(), Sealer::new(&sealing));
+        let models = Models::new(&model, Patience::within(times.turn)).with_keys(keys).with_figures(figures.clone());
+        models.warm();
         Ok(Self {
             store,
-            queue: Arc::new(Sqs::connect(&queue).await),
+            queue: Arc::new(Sqs::from_settings(&queue)),
             publisher: Publisher::new(&redis)?,
-            model: Arc::new(
-                Models::new(&model, Patience::within(times.turn))?.with_keys(keys).with_figures(figures.clone()),
-            ),
-            channels: Channels::new(&channels, &sealing, text_chars, delivery::Patience::within(times.turn))?,
+            model: Arc::new(models),
+            channels: Channels::new(&channels, &sealing, text_chars, delivery::Patience::within(times.turn)),
             times,
             memory,
             titles,

@@ -14,7 +14,7 @@ async fn main() -> ExitCode {
 async fn serve() -> Result<(), Error> {
     // Where there is no Lambda nobody reads metrics from lines.
     let figures = config::function_name().map(|name| Figures::of(&name, write)).unwrap_or_default();
-    let orchestrator = Orchestrator::from_env(figures).await?;
+    let orchestrator = Orchestrator::from_env(figures)?;
     run(service_fn(|event: LambdaEvent<_>| async {
         let response = orchestrator.handle(event.payload).await;
         // The environment is frozen once we have answered.

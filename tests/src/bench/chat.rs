@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use chat_core::{
-    config::{Database, Memory, Secret, Times},
+    config::{Memory, Times},
     ids::{ConversationId, MessageId},
     store::{Store, turns::Completion},
     text::Text,
@@ -139,8 +139,7 @@ async fn store_alone(
     callers: &[Caller<'_>],
     length: Duration,
 ) -> Result<(Series, f64)> {
-    let url = Secret::from(stack.setting.database_url.clone());
-    let store = Store::connect(&Database { url, pool_size: stack.setting.pool_size }).await?;
+    let store = Store::connect(&stack.database()).await?;
     let (begun, times) = (Instant::now(), Times::default());
     let mut runs = Vec::new();
     for caller in callers {

@@ -1,15 +1,19 @@
-//! How long a function takes from its start to its first question for work, beside one that does nothing.
+//! How long a function takes from its start to its first question for work, and to its first answer, beside one that does
+//! nothing. The event waits from the start, as it does where somebody's request made Lambda start the function.
 
-use std::path::Path;
+use std::{io::Write, path::Path};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use chat_core::{ids::ConversationId, job::Job, store::Store, text::Text, timestamp::Timestamp, token::Identity};
+use flate2::{Compression, write::DeflateEncoder};
 use serde_json::{Value, json};
 
-use super::{Stack, line, program, tell};
+use super::{HOURS, Stack, line, program, tell};
 use crate::{
     demo::Size,
-    lambda::Lambda,
+    lambda::{Lambda, http::http_event},
     product::{QueueKind, SqsAddress},
+    pump,
     series::Series,
     services::User,
 };
@@ -26,30 +30,74 @@ const FUNCTIONS: &[(&str, User)] = &[
 /// # Errors
 /// What cannot be started.
 pub async fn run(times: usize) -> Result<Value> {
-    let stack = Stack::start(Size { tenants: 1, users: 1, agents: 1 }).await?;
+    let stack = Stack::start(Size { tenants: 1, users: times, agents: 1 }).await?;
     let empty = program("empty_function")?;
-    line(&format!("\ncold start: from exec to the first poll, {times} times each, in ms, p50; the files in MB"));
-    line(&format!("{:>16} {:>8} {:>11} {:>9} {:>10}", "", "poll", "empty's", "of it", "file"));
+    line(&format!(
+        "\ncold start: from exec to the first poll and the first answer, {times} times each, in ms, p50; in MB"
+    ));
+    line(&format!(
+        "{:>16} {:>8} {:>11} {:>9} {:>9} {:>11} {:>9} {:>8} {:>8}",
+        "", "poll", "empty's", "of it", "answer", "empty's", "of it", "file", "zipped"
+    ));
     let mut report = Vec::new();
     for &(name, user) in FUNCTIONS {
         tell(&format!("cold start: {name}"));
         let path = program(name)?;
         let env = env(&stack, user);
-        let (mut own, mut nothing) = (Series::default(), Series::default());
-        for _ in 0..times {
-            nothing.push(Lambda::start(&empty, &[]).await?.ready().await?);
-            own.push(Lambda::start(&path, &env).await?.ready().await?);
+        let mut series: [Series; 4] = Default::default();
+        for event in events(&stack, name, times).await? {
+            for (number, program, env) in [(0, &empty, [].as_slice()), (2, &path, env.as_slice())] {
+                let function = Lambda::start(program, env).await?;
+                function.invoke(&event).await?;
+                series[number + 1].push(function.age());
+                series[number].push(function.ready().await?);
+            }
         }
-        let (own, nothing) = (own.quantile(0.5), nothing.quantile(0.5));
-        let file = megabytes(&path)?;
-        line(&format!("{name:>16} {own:>8.2} {nothing:>11.2} {:>9.2} {file:>10.1}", own / nothing));
+        let [no_poll, no_answer, poll, answer] = series.each_mut().map(|series| series.quantile(0.5));
+        let (file, zipped) = megabytes(&path)?;
+        line(&format!(
+            "{name:>16} {poll:>8.2} {no_poll:>11.2} {:>9.2} {answer:>9.2} {no_answer:>11.2} {:>9.2} {file:>8.1} {zipped:>8.1}",
+            poll / no_poll,
+            answer / no_answer
+        ));
         report.push(json!({
-            "function": name, "first_poll_ms": own, "empty_first_poll_ms": nothing, "of_empty": own / nothing,
-            "file_mb": file,
+            "function": name, "first_poll_ms": poll, "empty_first_poll_ms": no_poll, "of_empty": poll / no_poll,
+            "first_answer_ms": answer, "empty_first_answer_ms": no_answer, "file_mb": file, "zip_mb": zipped,
         }));
     }
     stack.stop().await?;
     Ok(json!(report))
+}
+
+/// So many events for a function, each with something to do: a list of conversations, a turn that waits, a letter to keep.
+async fn events(stack: &Stack, name: &str, times: usize) -> Result<Vec<Value>> {
+    let store = Store::new(&stack.database())?;
+    let people = stack.demo.users.iter().filter(|user| user.tenant.is_some());
+    let mut events = Vec::new();
+    for (number, user) in people.take(times).enumerate() {
+        let tenant = user.tenant.context("of a company")?;
+        events.push(match name {
+            "conversations" => {
+                let bearer = format!("Bearer {}", stack.mint.token(user.id, user.role, user.tenant, HOURS));
+                let path = format!("{}/conversations", conversations::BASE);
+                http_event("GET", &path, &[("Authorization", &bearer)], None)
+            }
+            "orchestrator" => {
+                let open = "insert into web_conversations (id, tenant_id, agent_id, user_id)
+                            select gen_random_uuid(), tenant_id, id, $1::text::uuid from agents returning id::text";
+                let opened = stack.owner.query_one(open, &[&user.id.to_string()]).await?;
+                let conversation: ConversationId = opened.get::<_, String>(0).parse()?;
+                let (role_hint, expires_at) = (Some(user.role), Timestamp::now());
+                let who = Identity { user_id: user.id, expires_at, role_hint, tenant_hint: None };
+                let text = Text::parse("Are you there?".to_owned(), 100)?;
+                let (_, accepted) = store.accept(&who, conversation, &text, None, 100).await?;
+                let job = Job::web(tenant, conversation, user.id, accepted.id.into());
+                json!(pump::event(vec![pump::record(&number.to_string(), &job.body())]))
+            }
+            _ => json!(pump::event(vec![pump::record(&number.to_string(), "not a job")])),
+        });
+    }
+    Ok(events)
 }
 
 fn env(stack: &Stack, user: User) -> Vec<(&'static str, String)> {
@@ -62,7 +110,11 @@ fn env(stack: &Stack, user: User) -> Vec<(&'static str, String)> {
     env
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a size for people")]
-fn megabytes(path: &Path) -> Result<f64> {
-    Ok(std::fs::metadata(path)?.len() as f64 / 1e6)
+/// The size of a file, and of what `zip -9` makes of it but for the 150 bytes of its names.
+#[expect(clippy::cast_precision_loss, reason = "sizes for people")]
+fn megabytes(path: &Path) -> Result<(f64, f64)> {
+    let file = std::fs::read(path)?;
+    let mut zip = DeflateEncoder::new(Vec::new(), Compression::best());
+    zip.write_all(&file)?;
+    Ok((file.len() as f64 / 1e6, zip.finish()?.len() as f64 / 1e6))
 }

@@ -122,6 +122,12 @@ impl Stack {
         Ok(rows.iter().map(|row| (row.get(0), people[row.get::<_, &str>(1)].clone())).collect())
     }
 
+    /// The database as the product reaches it.
+    #[must_use]
+    pub fn database(&self) -> config::Database {
+        config::Database { url: Secret::from(self.setting.database_url.clone()), pool_size: self.setting.pool_size }
+    }
+
     /// Transactions that Postgres has committed so far.
     ///
     /// # Errors

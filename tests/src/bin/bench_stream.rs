@@ -199,7 +199,7 @@ async fn main() -> Result<()> {
                 sealing: config::Sealing::default(),
                 memory: Memory::default(),
                 titles: Titles { turns: 0 },
-                model: Arc::new(Models::new(&model, Patience::within(times.turn))?),
+                model: Arc::new(Models::new(&model, Patience::within(times.turn))),
                 channels: real_channels(),
                 figures: orchestrator::figures::Figures::default(),
                 pool_size: 8,

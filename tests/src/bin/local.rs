@@ -228,7 +228,7 @@ async fn model(database_url: &str, owner_url: &str) -> Result<Arc<dyn Model>> {
     let database = Database { url: Secret::from(database_url.to_owned()), pool_size: 2 };
     let store = Store::connect(&database).await?;
     let keys = TenantKeys::new(store, Sealer::new(&sealing));
-    Ok(Arc::new(Models::new(&model, Patience::within(Times::default().turn))?.with_keys(keys)))
+    Ok(Arc::new(Models::new(&model, Patience::within(Times::default().turn)).with_keys(keys)))
 }
 
 fn card(product: &Product, setting: &Setting, owner_url: String, pids: Pids, demo: &Demo, mint: &Mint) -> Card {

@@ -14,7 +14,7 @@ pub(super) const BREACHES: &[Breach] = &[
     Breach {
         threat: "T10",
         defence: "a role that could bypass the policies is refused at the start",
-        file: "core/src/store/mod.rs",
+        file: "core/src/store/role.rs",
         find: "select r.rolsuper or r.rolbypassrls or exists (",
         replace: "select false and exists (",
         test: "walls::a_role_that_could_bypass_the_policies_is_refused_at_the_start",

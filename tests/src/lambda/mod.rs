@@ -142,6 +142,12 @@ impl Lambda {
         Ok(polled.context("the Runtime API is gone")?.duration_since(self.began))
     }
 
+    /// How long ago it was started.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     /// Invokes the function and returns its answer.
     ///
     /// # Errors

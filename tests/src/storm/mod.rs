@@ -192,7 +192,7 @@ pub async fn run(plan: &Plan, progress: &dyn Fn(&str)) -> Result<Report> {
     let provider = model(&tally, &marks, plan.seed).await?;
     let main = config::Provider::main(Speaks::OpenAi, provider.base_url(), None);
     let settings = config::Model { provider: Some(main), ..config::Model::default() };
-    let models = Models::new(&settings, Patience::within(Duration::from_secs(60)))?;
+    let models = Models::new(&settings, Patience::within(Duration::from_secs(60)));
     let users = plan.clients.div_ceil(plan.tenants);
     let size = Size { tenants: plan.tenants, users, agents: 2 };
     let app = App::of(size, |setting| {

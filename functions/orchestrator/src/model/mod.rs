@@ -181,27 +181,30 @@ enum Route<'a> {
 }
 
 impl Models {
-    /// The models that the settings name.
-    ///
-    /// # Errors
-    /// If this machine has no certificates to know a provider by.
-    pub fn new(settings: &config::Model, patience: Patience) -> Result<Self, reqwest::Error> {
+    /// The models that the settings name. Connects to nothing yet.
+    #[must_use]
+    pub fn new(settings: &config::Model, patience: Patience) -> Self {
+        let http = provider::client(patience);
         let listed = settings.provider.iter().chain(&settings.others);
-        let providers = if settings.provider.is_none() && settings.others.is_empty() {
-            Vec::new()
-        } else {
-            let http = provider::client(patience)?;
-            listed.map(|listed| Provider::new(listed, http.clone(), patience)).collect()
-        };
+        let providers = listed.map(|listed| Provider::new(listed, http.clone(), patience)).collect();
         let has_default = settings.provider.is_some();
-        Ok(Self {
+        Self {
             providers,
             has_default,
             default: settings.default.clone(),
             keys: None,
             figures: Figures::default(),
             patience,
-        })
+        }
+    }
+
+    /// Makes ready in the background what a call of a provider needs, if there is one; see [`Store::warm`].
+    ///
+    /// [`Store::warm`]: chat_core::store::Store::warm
+    pub fn warm(&self) {
+        if let Some(provider) = self.providers.first() {
+            provider.warm();
+        }
     }
 
     /// Where tenants have keys of their own, these are used.
@@ -264,8 +267,8 @@ mod tests {
             default: Some(default.to_owned()),
         };
         let patience = Patience::within(std::time::Duration::from_secs(1));
-        let both = Models::new(&settings("llama3:8b", Some("openai")), patience).unwrap();
-        let others = Models::new(&settings("groq:a", None), patience).unwrap();
+        let both = Models::new(&settings("llama3:8b", Some("openai")), patience);
+        let others = Models::new(&settings("groq:a", None), patience);
         for (models, named, name, route) in [
             (&both, "default", "llama3:8b", Some(("openai", "llama3:8b"))),
             (&both, " ", "llama3:8b", Some(("openai", "llama3:8b"))),

@@ -12,9 +12,8 @@ use std::{
 use chat_core::config::{self, Secret, Speaks};
 use futures::{StreamExt, TryStreamExt};
 use reqwest::{
-    Client, Response,
+    Response,
     header::{CONTENT_TYPE, HeaderMap, HeaderValue},
-    redirect,
 };
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::io::StreamReader;
@@ -26,6 +25,7 @@ use super::{
     failure::{Failure, MAX_REFUSAL_BYTES, refusal},
     stream::{Answer, Form, Wait},
 };
+use crate::outside::Outside;
 
 /// Longest wait for the body of a refusal.
 const REFUSAL: Duration = Duration::from_secs(2);
@@ -65,12 +65,8 @@ impl Patience {
 }
 
 /// The HTTP client of all providers. Connections are kept between turns.
-///
-/// # Errors
-/// If this machine has no certificates to know them by.
-pub(super) fn client(patience: Patience) -> Result<Client, reqwest::Error> {
-    // Nobody leads us, and with us the key, elsewhere: no redirects, no proxies from the environment.
-    Client::builder().connect_timeout(patience.connect).redirect(redirect::Policy::none()).no_proxy().build()
+pub(super) fn client(patience: Patience) -> Outside {
+    Outside::new(move |builder| builder.connect_timeout(patience.connect))
 }
 
 /// A provider.
@@ -80,7 +76,7 @@ pub(super) struct Provider {
     pub(super) key: Option<Secret>,
     speaks: Speaks,
     base_url: String,
-    http: Client,
+    http: Outside,
     /// What it takes of its protocol, once that is known.
     manner: AtomicU8,
 }
@@ -99,7 +95,7 @@ pub(super) struct Call<'a> {
 
 impl Provider {
     /// Connects to nothing yet.
-    pub(super) fn new(settings: &config::Provider, http: Client, patience: Patience) -> Self {
+    pub(super) fn new(settings: &config::Provider, http: Outside, patience: Patience) -> Self {
         Self {
             name: settings.name.clone(),
             breaker: Breaker::new(patience.breaker),
@@ -109,6 +105,11 @@ impl Provider {
             http,
             manner: AtomicU8::new(UNKNOWN),
         }
+    }
+
+    /// Makes ready in the background what a call needs.
+    pub(super) fn warm(&self) {
+        self.http.warm();
     }
 
     /// How it is spoken to.
@@ -135,7 +136,8 @@ impl Provider {
         let headers = dialect::headers(self.speaks, call.key)?;
         let url = format!("{}{}", self.base_url, request.path);
         let first_token = call.wait.first_token.min(call.wait.until);
-        let response = timeout_at(first_token, self.http.post(url).headers(headers).json(&request.body).send())
+        let http = self.http.client().map_err(|why| Failure::Connection(io::Error::other(why)))?;
+        let response = timeout_at(first_token, http.post(url).headers(headers).json(&request.body).send())
             .await
             .map_err(|_| Failure::Silent("before an answer"))?
             .map_err(|error| Failure::Connection(lost(error)))?;

@@ -8,7 +8,7 @@
 mod address;
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -21,11 +21,12 @@ use chat_core::{
     store::notices::Notice,
     timestamp::Timestamp,
 };
-use reqwest::{Client, RequestBuilder, Response, StatusCode, header, redirect};
+use reqwest::{ClientBuilder, RequestBuilder, Response, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use crate::outside::Outside;
 use address::{NotPublic, PublicOnly};
 
 /// Longest wait for a connection, TLS included.
@@ -49,12 +50,12 @@ const MAX_SLACK_CHARS: usize = 3_000;
 /// Longest answer of Slack that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 65_536;
 
-/// Sends notices. Clients are made when first needed: most functions never tell anybody.
+/// Sends notices.
 pub struct Notices {
     settings: config::Notices,
     sealer: Sealer,
-    webhooks: OnceLock<Client>,
-    slack: OnceLock<Client>,
+    webhooks: Outside,
+    slack: Outside,
 }
 
 /// What became of one way of telling.
@@ -64,11 +65,16 @@ impl Notices {
     /// Connects to nothing yet.
     #[must_use]
     pub fn new(settings: &config::Notices, sealing: &Sealing) -> Self {
+        let patient = |builder: ClientBuilder| builder.connect_timeout(CONNECT_TIMEOUT).timeout(ANSWER_TIMEOUT);
+        let allow_private = settings.allow_private;
+        let public = move |builder: ClientBuilder| {
+            if allow_private { builder } else { builder.dns_resolver(Arc::new(PublicOnly)) }
+        };
         Self {
             settings: settings.clone(),
             sealer: Sealer::new(sealing),
-            webhooks: OnceLock::new(),
-            slack: OnceLock::new(),
+            webhooks: Outside::new(move |builder| public(patient(builder))),
+            slack: Outside::new(patient),
         }
     }
 
@@ -97,14 +103,7 @@ impl Notices {
     async fn webhook(&self, notice: &Notice, (url, secret): &(String, Vec<u8>)) -> Told {
         let url = address::webhook(url, self.settings.allow_private)?;
         let secret = self.open(notice, "webhook", secret)?;
-        let allow_private = self.settings.allow_private;
-        let http =
-            client(
-                &self.webhooks,
-                |builder| {
-                    if allow_private { builder } else { builder.dns_resolver(Arc::new(PublicOnly)) }
-                },
-            )?;
+        let http = self.webhooks.client()?;
         let (id, body) = (notice.id.to_string(), event(notice).to_string());
         // Each try has its own time; the id stays, so that whoever got it twice knows.
         let request = || {
@@ -123,7 +122,7 @@ impl Notices {
 
     async fn slack(&self, notice: &Notice, (channel, token): &(String, Vec<u8>)) -> Told {
         let token = self.open(notice, "slack_notice", token)?;
-        let http = client(&self.slack, |builder| builder)?;
+        let http = self.slack.client()?;
         let url = format!("{}/chat.postMessage", self.settings.slack_base_url);
         let body = json!({"channel": channel, "text": slack_text(notice), "mrkdwn": false,
             "unfurl_links": false, "unfurl_media": false});
@@ -140,23 +139,6 @@ impl Notices {
     fn open(&self, notice: &Notice, purpose: &str, sealed: &[u8]) -> Result<Secret, String> {
         self.sealer.open(notice.tenant, purpose, sealed).map_err(|_| "its secret does not open".to_owned())
     }
-}
-
-/// The client, made now if it is not there yet. Nobody leads us elsewhere: no redirects, no proxies from the environment.
-fn client(
-    made: &OnceLock<Client>,
-    finish: impl FnOnce(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
-) -> Result<&Client, String> {
-    if let Some(client) = made.get() {
-        return Ok(client);
-    }
-    let builder = Client::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(ANSWER_TIMEOUT)
-        .redirect(redirect::Policy::none())
-        .no_proxy();
-    let client = finish(builder).build().map_err(|error| format!("no client: {}", error.without_url()))?;
-    Ok(made.get_or_init(|| client))
 }
 
 /// Sends until it is taken, or refused for good, or nobody knows.

@@ -17,13 +17,14 @@ use chat_core::{
     store::connections::Connection,
 };
 use reqwest::{
-    Client, StatusCode,
+    StatusCode,
     header::{CONTENT_TYPE, RETRY_AFTER},
-    redirect,
 };
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
+
+use crate::outside::Outside;
 
 /// How often a call is made again at most, after the first time.
 const RETRIES: u32 = 3;
@@ -62,7 +63,7 @@ impl Patience {
 pub struct Channels(Arc<Inner>);
 
 struct Inner {
-    http: Client,
+    http: Outside,
     settings: config::Channels,
     sealer: Sealer,
     text_chars: usize,
@@ -71,25 +72,13 @@ struct Inner {
 
 impl Channels {
     /// Connects to nothing yet. `text_chars` is the longest message that is taken in, in Unicode code points.
-    ///
-    /// # Errors
-    /// If this machine has no certificates to know a service by.
-    pub fn new(
-        settings: &config::Channels,
-        sealing: &config::Sealing,
-        text_chars: usize,
-        patience: Patience,
-    ) -> Result<Self, reqwest::Error> {
-        // Nobody leads us, and with us a token, elsewhere: no redirects, no proxies from the environment.
-        let http = Client::builder()
-            .connect_timeout(patience.connect)
-            .timeout(patience.answer)
-            .pool_max_idle_per_host(0)
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .build()?;
+    #[must_use]
+    pub fn new(settings: &config::Channels, sealing: &config::Sealing, text_chars: usize, patience: Patience) -> Self {
         let (settings, sealer) = (settings.clone(), Sealer::new(sealing));
-        Ok(Self(Arc::new(Inner { http, settings, sealer, text_chars, patience })))
+        let http = Outside::new(move |builder| {
+            builder.connect_timeout(patience.connect).timeout(patience.answer).pool_max_idle_per_host(0)
+        });
+        Self(Arc::new(Inner { http, settings, sealer, text_chars, patience }))
     }
 
     /// Where the services are.
@@ -116,7 +105,8 @@ impl Channels {
 
     /// One call: a JSON body and a token there, a status and a JSON body back.
     pub(super) async fn post(&self, url: &str, token: &Secret, body: &impl Serialize) -> Result<Answer, Failure> {
-        let request = self.0.http.post(url).bearer_auth(token.expose());
+        let http = self.0.http.client().map_err(|why| Failure::Later { why, after: None })?;
+        let request = http.post(url).bearer_auth(token.expose());
         let request = request.header(CONTENT_TYPE, "application/json; charset=utf-8").json(body);
         let mut response = request.send().await.map_err(|error| lost(&error))?;
         let status = response.status();
