@@ -269,12 +269,18 @@ words! {
 }
 
 impl TurnState {
+    /// The ends, in the order in which they are counted.
+    pub const ENDS: [Self; 4] = [Self::Answered, Self::Failed, Self::Stopped, Self::Escalated];
+
+    /// Which of the [`ENDS`](Self::ENDS) it is, if it is one.
+    #[must_use]
+    pub fn end(self) -> Option<usize> {
+        Self::ENDS.iter().position(|end| *end == self)
+    }
+
     /// Whether nothing more comes.
     #[must_use]
     pub fn ended(self) -> bool {
-        match self {
-            Self::Queued | Self::Running => false,
-            Self::Answered | Self::Failed | Self::Stopped | Self::Escalated => true,
-        }
+        self.end().is_some()
     }
 }

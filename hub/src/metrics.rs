@@ -116,8 +116,6 @@ pub(crate) enum Stage {
 
 const STAGES: [&str; 5] = ["typing", "stored", "accepted", "first_delta", "ended"];
 
-const ENDS: [&str; 4] = ["answered", "failed", "stopped", "escalated"];
-
 /// Counters that differ in one label, by number.
 type Counters<const N: usize> = [Counter; N];
 
@@ -157,7 +155,7 @@ pub(crate) struct Metrics {
     closed: Family<[(&'static str, String); 1], Counter>,
     refused: Family<[(&'static str, String); 1], Counter>,
     stages: [Arc<Waits>; STAGES.len()],
-    ends: Counters<{ ENDS.len() }>,
+    ends: Counters<{ TurnState::ENDS.len() }>,
     failed: Family<[(&'static str, &'static str); 1], Counter>,
     swept: Counters<2>,
     standing: Mutex<Option<(Instant, Standing)>>,
@@ -228,7 +226,7 @@ impl Metrics {
                 "turns_ended",
                 "Turns of messages of this hub's sockets, by how they were told to have ended",
                 "end",
-                ENDS,
+                TurnState::ENDS.map(TurnState::as_str),
             ),
             swept: by(&mut all, "swept_turns", "Turns that a sweep found lying", "outcome", ["hinted", "ended"]),
             elsewhere: Elsewhere::new(&mut all, store),
@@ -302,14 +300,8 @@ impl Metrics {
     /// The turn of a message of ours has ended.
     pub(crate) fn ended(&self, state: TurnState, why: Option<Code>, since: Instant) {
         self.reached(Stage::Ended, since);
-        let number = match state {
-            TurnState::Queued | TurnState::Running => return,
-            TurnState::Answered => 0,
-            TurnState::Failed => 1,
-            TurnState::Stopped => 2,
-            TurnState::Escalated => 3,
-        };
-        self.ends[number].inc();
+        let Some(end) = state.end() else { return };
+        self.ends[end].inc();
         if let (TurnState::Failed, Some(why)) = (state, why) {
             self.failed.get_or_create_owned(&[("code", why.as_str())]).inc();
         }

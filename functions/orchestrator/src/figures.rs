@@ -37,7 +37,7 @@ struct Taken {
 
 #[derive(Default)]
 struct Tally {
-    /// How many ended as answered, failed, stopped, escalated.
+    /// How many ended as each of [`TurnState::ENDS`].
     ends: [u64; ENDS.len()],
     /// Seconds from when each was accepted until it was first claimed.
     waits: Vec<f64>,
@@ -54,7 +54,7 @@ struct Calls {
     output_tokens: Vec<f64>,
 }
 
-const ENDS: [&str; 4] = ["turns_answered", "turns_failed", "turns_stopped", "turns_escalated"];
+const ENDS: [&str; TurnState::ENDS.len()] = ["turns_answered", "turns_failed", "turns_stopped", "turns_escalated"];
 
 impl Figures {
     /// Has `take` write lines for a function of this name.
@@ -65,15 +65,8 @@ impl Figures {
 
     /// A turn of ours has ended.
     pub(crate) fn ended(&self, state: TurnState, ran: Duration) {
-        let Some(mut tally) = self.tally() else { return };
-        let number = match state {
-            TurnState::Queued | TurnState::Running => return,
-            TurnState::Answered => 0,
-            TurnState::Failed => 1,
-            TurnState::Stopped => 2,
-            TurnState::Escalated => 3,
-        };
-        tally.ends[number] += 1;
+        let (Some(mut tally), Some(end)) = (self.tally(), state.end()) else { return };
+        tally.ends[end] += 1;
         tally.runs.push(ran.as_secs_f64());
     }
 
