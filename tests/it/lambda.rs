@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use aws_sdk_sqs::types::Message;
-use chat_core::{ids::TurnId, job::Job};
+use chat_core::{
+    ids::{ConversationId, TenantId, TurnId, UserId},
+    job::Job,
+};
 use harness::{
     app::App,
     cache,
@@ -248,16 +251,57 @@ async fn a_function_without_its_settings_says_which_are_missing_and_exits() {
         let error = format!("{:#}", function.invoke(&json!({})).await.unwrap_err());
         assert!(error.contains("QUEUE_URL is missing") && error.contains("must be a whole number"), "{name}: {error}");
         assert!(!error.contains(secret), "{name}: {error}");
-
-        // A database that cannot be reached ends the start too, and its password stays out of the log.
-        let away = [
-            ("DATABASE_URL", format!("postgres://chat_app:{secret}@127.0.0.1:1/chat")),
-            ("REDIS_URL", format!("redis://:{secret}@127.0.0.1:1")),
-            ("QUEUE_URL", "http://127.0.0.1:1/0/away".to_owned()),
-            ("JWT_SECRET", format!("{secret}, and more than 32 bytes of it")),
-        ];
-        let function = Lambda::start(&folder.join(name), &away).await.unwrap();
-        let exit = function.exit().await.unwrap();
-        assert!(!exit.status.success() && !exit.said.contains(secret), "{name}: {exit:?}");
     }
+}
+
+/// What a function that knows these says to its first event, and whether that is a failure that may pass.
+async fn first_answer(
+    name: &str,
+    database_url: String,
+    more: &[(&'static str, String)],
+    token: &str,
+) -> (Value, String) {
+    let env = [&[("DATABASE_URL", database_url)], more].concat();
+    let function = Lambda::start(&binaries().await.unwrap().join(name), &env).await.unwrap();
+    let said = match name {
+        "conversations" => {
+            let bearer = format!("Bearer {token}");
+            let path = "/api/portal/chat/conversations";
+            let answer = function.http("GET", path, &[("Authorization", &bearer)], None).await.unwrap();
+            json!([answer.status, answer.body["code"]])
+        }
+        _ => {
+            let job = Job::web(TenantId::new(), ConversationId::new(), UserId::new(), TurnId::new());
+            function.invoke(&event(vec![record("hint", &job.body())])).await.unwrap()
+        }
+    };
+    (said, function.said())
+}
+
+#[tokio::test]
+async fn a_function_whose_database_is_away_or_lets_it_do_too_much_serves_nobody_and_says_why() {
+    let app = App::start().await.unwrap();
+    let (secret, token) = ("a-password-nobody-may-read", app.token(app.user("ben@acme")));
+    let away = format!("postgres://chat_app:{secret}@127.0.0.1:1/chat");
+    for (url, why, status, code) in [
+        (away, "DATABASE_URL: ", 503, "unavailable"),
+        (app.owner_url.clone(), "could bypass row-level security", 500, "internal"),
+    ] {
+        for name in ["conversations", "orchestrator"] {
+            let more = [
+                ("REDIS_URL", app.setting.redis.url(User::of(Path::new(name)).unwrap())),
+                ("QUEUE_URL", "http://127.0.0.1:1/0/away".to_owned()),
+                ("JWT_SECRET", app.mint.secret().to_owned()),
+            ];
+            let (answer, said) = first_answer(name, url.clone(), &more, &token).await;
+            // A hint comes again, a person is told to come again.
+            let expected = match name {
+                "conversations" => json!([status, code]),
+                _ => json!({"batchItemFailures": [{"itemIdentifier": "hint"}]}),
+            };
+            assert_eq!(answer, expected, "{name}: {said}");
+            assert!(said.contains(why) && !said.contains(secret), "{name}: {said}");
+        }
+    }
+    app.finish().await.unwrap();
 }

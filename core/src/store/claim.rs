@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::Row;
 
-use super::{LOCK, Scope, Store, column, script::Step, word};
+use super::{LOCK, Scope, Store, column, parsed, script::Step, word};
 use crate::{
     config::{Memory, Times},
     conversation::{Author, Status},
@@ -107,22 +107,23 @@ const CLAIM: &str = "
         extract(epoch from deadline - clock_timestamp())::float8 as seconds_left,
         extract(epoch from clock_timestamp() - created_at)::float8 as seconds_waited
     )
-    select t.id, t.seq, t.attempt, t.epoch, t.stop_requested, t.seconds_left, t.seconds_waited, c.user_id, c.status, c.summary, c.summary_seq, c.expired_seq, c.title is null as untitled,
+    select t.id, t.seq, t.attempt, t.epoch, t.stop_requested, t.seconds_left, t.seconds_waited,
+           c.user_id, c.status, c.summary, c.summary_seq, c.expired_seq, c.title is null as untitled,
            exists (select from budgets where tenant_id = app_tenant()) as budgeted,
            a.id as agent_id, a.name, a.model, a.system_prompt,
            a.fallback_models, a.temperature, a.max_output_tokens, a.context_tokens, a.tools,
            nullif(a.escalation_rules, '[]')::text as escalation_rules,
-           q.content as message, h.seq as before, h.role, r.seq as answer
+           q.content as message, m.before, m.roles, m.answers
     from t
     join web_conversations c on c.id = $1
     join agents a on a.tenant_id = c.tenant_id and a.id = c.agent_id
     join web_conversation_messages q on q.id = t.id
-    left join lateral (
-      select x.id, x.seq, x.role from web_conversation_messages x
-      where x.conversation_id = $1 and x.epoch = t.epoch and x.seq < t.seq and x.reply_to is null
-      order by x.seq desc limit $5) h on true
-    left join web_conversation_messages r on r.reply_to = h.id
-    order by h.seq";
+    cross join lateral (
+      select array_agg(h.seq) as before, array_agg(h.role) as roles, array_agg(r.seq) as answers
+      from (select x.id, x.seq, x.role from web_conversation_messages x
+            where x.conversation_id = $1 and x.epoch = t.epoch and x.seq < t.seq and x.reply_to is null
+            order by x.seq desc limit $5) h
+      left join web_conversation_messages r on r.reply_to = h.id) m";
 
 impl Store {
     /// Claims the conversation's first unfinished turn, if it waits or was abandoned, and brings along all that is needed to
@@ -158,7 +159,7 @@ impl Store {
             agent: Agent::of(row, column(row, "escalation_rules")?)?,
             message: column(row, "message")?,
             seq: column(row, "seq")?,
-            before: marks(&rows[1])?,
+            before: marks(row)?,
             summary: column(row, "summary")?,
             summary_seq: column(row, "summary_seq")?,
             untitled: column(row, "untitled")?,
@@ -185,13 +186,15 @@ impl Agent {
     }
 }
 
-/// The messages before a turn's own, in the order of a talk.
-fn marks(rows: &[Row]) -> Result<Vec<Mark>> {
-    let mut marks = Vec::with_capacity(rows.len() * 2);
-    for row in rows {
-        let Some(seq) = column(row, "before")? else { continue };
-        marks.push(Mark { seq, author: word(row, "role")? });
-        let answer: Option<i64> = column(row, "answer")?;
+/// The messages before a turn's own, in the order of a talk. They come as arrays, so that a long prompt comes once.
+fn marks(row: &Row) -> Result<Vec<Mark>> {
+    let Some(before) = column::<Option<Vec<i64>>>(row, "before")? else { return Ok(Vec::new()) };
+    let (roles, answers): (Vec<&str>, Vec<Option<i64>>) = (column(row, "roles")?, column(row, "answers")?);
+    let mut before: Vec<_> = before.into_iter().zip(roles).zip(answers).collect();
+    before.sort_unstable_by_key(|((seq, _), _)| *seq);
+    let mut marks = Vec::with_capacity(before.len() * 2);
+    for ((seq, role), answer) in before {
+        marks.push(Mark { seq, author: parsed("roles", role)? });
         marks.extend(answer.map(|seq| Mark { seq, author: Author::Assistant }));
     }
     Ok(marks)

@@ -53,6 +53,7 @@ use std::{
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
 use tokio_postgres::Row;
+use tracing::warn;
 
 use crate::{
     config,
@@ -176,10 +177,14 @@ impl Store {
     }
 
     /// Begins to connect, for who will soon be asked: a function that has asked for its first event. Must run on the
-    /// runtime of the process. Where it fails, those who ask next are told.
+    /// runtime of the process. Where it fails the log says so, and those who ask next are told.
     pub fn warm(&self) {
         let store = self.clone();
-        tokio::spawn(async move { store.conn().await.map(drop) });
+        tokio::spawn(async move {
+            if let Err(error) = store.conn().await.map_err(named) {
+                warn!(?error, "no connection yet");
+            }
+        });
     }
 
     /// Lets go of all connections; whoever still asks is told that we are not available.
@@ -263,17 +268,17 @@ fn column<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, name: &str) -
 
 /// Reads a column that holds one of our words.
 fn word<T: std::str::FromStr>(row: &Row, name: &str) -> Result<T> {
-    let text: &str = column(row, name)?;
-    text.parse().map_err(|_| Error::internal(format!("{name} holds {text}, which this version does not know")))
+    parsed(name, column(row, name)?)
 }
 
 /// Reads a column that may hold one of our words.
 fn optional_word<T: std::str::FromStr>(row: &Row, name: &str) -> Result<Option<T>> {
-    let text: Option<&str> = column(row, name)?;
-    text.map(|text| {
-        text.parse().map_err(|_| Error::internal(format!("{name} holds {text}, which this version does not know")))
-    })
-    .transpose()
+    column::<Option<&str>>(row, name)?.map(|text| parsed(name, text)).transpose()
+}
+
+/// One of our words, from a column of that name.
+fn parsed<T: std::str::FromStr>(name: &str, text: &str) -> Result<T> {
+    text.parse().map_err(|_| Error::internal(format!("{name} holds {text}, which this version does not know")))
 }
 
 /// The code of a failed turn; one of a newer version reads as [`Code::Internal`](crate::Code::Internal).

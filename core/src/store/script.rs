@@ -13,6 +13,7 @@ use std::{
 };
 
 use deadpool_postgres::Object;
+use futures::future::try_join_all;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Row, error::SqlState, types::ToSql};
 
@@ -62,11 +63,9 @@ async fn on(loan: &mut Loan, begin: &str, steps: &[Step<'_>]) -> Result<Vec<Vec<
     let conn = conn.as_ref().expect("taken only on drop");
     // Until BEGIN is queued there is nothing on the connection that could be cut.
     *whole = true;
-    let mut prepared = Vec::with_capacity(steps.len());
-    for (sql, _) in steps {
-        // Cached with the connection; these are the last awaits before BEGIN.
-        prepared.push(conn.prepare_cached(statement(sql)).await.map_err(translate)?);
-    }
+    // Cached with the connection, those that are not in one round trip; this is the last await before BEGIN.
+    let prepared = try_join_all(steps.iter().map(|(sql, _)| conn.prepare_cached(statement(sql)))).await;
+    let prepared = prepared.map_err(translate)?;
     *whole = false;
     let client: &Client = conn;
 

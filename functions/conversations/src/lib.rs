@@ -42,8 +42,9 @@ use error::Problem;
 /// Where all routes begin.
 pub const BASE: &str = "/api/portal/chat";
 
-/// Connections an environment holds: Lambda gives it one request at a time.
-pub const POOL_SIZE: usize = 2;
+/// Connections an environment holds: Lambda gives it one request at a time. A second one would be made where the first
+/// request comes before the first connection stands, and both would take longer.
+pub const POOL_SIZE: usize = 1;
 
 /// Longest wait for the two pipes to take their hints. Neither is needed for what was stored.
 const HINT_TIMEOUT: Duration = Duration::from_secs(2);

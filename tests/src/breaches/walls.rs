@@ -102,10 +102,10 @@ pub(super) const BREACHES: &[Breach] = &[
     Breach {
         threat: "T14",
         defence: "a server that tells of rows behind policies is told from a mended one",
-        file: "core/src/store/mod.rs",
+        file: "core/src/store/role.rs",
         find: "15 => (14, \"15.14\"),",
         replace: "15 => (13, \"15.14\"),",
-        test: "chat-core:store::tests::a_server_that_leaks_is_told_from_a_mended_one",
+        test: "chat-core:store::role::tests::a_server_that_leaks_is_told_from_a_mended_one",
     },
     Breach {
         threat: "T11",
