@@ -3,11 +3,11 @@
 //! Three measures of one run: `pgbench` with the plain pair of INSERTs; accept, claim and finish called directly, one
 //! after the other as a chat needs them; and whole chats with the echo model, client included.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use chat_core::{
-    config::{Memory, Times},
+    config::{Memory, Secret, Times},
     ids::{ConversationId, MessageId},
     store::{Store, turns::Completion},
     text::Text,
@@ -24,13 +24,16 @@ use tokio::{
 use super::{HOURS, Stack, line, machine, program, rate, tell};
 use crate::{
     cache,
-    clients::{Rest, Socket},
+    clients::{Rest, Socket, http},
     demo::{Agent, Size, User},
     hub_process::{HubProcess, environment},
     product::{Product, QueueKind},
     pump::create_queue,
     series::Series,
 };
+
+/// What opens the hubs' figures.
+const METRICS_TOKEN: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
 
 /// What everybody says.
 const SAID: &str = "How are you today? I have a question.";
@@ -63,6 +66,7 @@ pub async fn run(counts: &[usize], shares: &[u32], hubs: usize, pool: usize, sec
     let most = counts.iter().copied().max().unwrap_or(1);
     let mut stack = Stack::start(Size { tenants: 4, users: most.div_ceil(4), agents: 1 }).await?;
     stack.setting.pool_size = pool;
+    stack.setting.metrics.token = Some(Secret::from(METRICS_TOKEN.to_owned()));
     if hubs > 0 {
         let endpoint = stack.services.start_sqs(&cache(), &|step| tell(step)).await?.endpoint();
         stack.setting.queue = QueueKind::Sqs(create_queue(&endpoint, "bench").await?);
@@ -72,7 +76,9 @@ pub async fn run(counts: &[usize], shares: &[u32], hubs: usize, pool: usize, sec
     product.answers().await?;
     let mut house = House { product: &product, hubs: Vec::new() };
     for _ in 0..hubs {
-        house.hubs.push(HubProcess::start(&program("hub")?, &environment(&stack.setting)?).await?);
+        let mut env = environment(&stack.setting)?;
+        env.push(("METRICS_TOKEN", METRICS_TOKEN.to_owned()));
+        house.hubs.push(HubProcess::start(&program("hub")?, &env).await?);
     }
     let callers = callers(&stack)?;
     let length = Duration::from_secs(seconds);
@@ -179,6 +185,37 @@ struct House<'a> {
     hubs: Vec<HubProcess>,
 }
 
+/// For each step of times, by its end in seconds, how many messages had their `typing` written within it, so long after
+/// their frame was read.
+type Typed = BTreeMap<String, f64>;
+
+impl House<'_> {
+    /// What its hubs say of that, together.
+    async fn typed(&self) -> Result<Typed> {
+        let mut typed = Typed::new();
+        let own = [self.product.ws()];
+        let hubs = if self.hubs.is_empty() { own.to_vec() } else { self.hubs.iter().map(HubProcess::ws).collect() };
+        for hub in hubs {
+            let host = hub.trim_start_matches("ws://").split('/').next().unwrap_or_default();
+            let answer = http().get(format!("http://{host}/metrics")).bearer_auth(METRICS_TOKEN).send().await?;
+            for line in answer.error_for_status()?.text().await?.lines() {
+                let of = "chat_message_stage_seconds_bucket{le=\"";
+                let Some((end, rest)) = line.strip_prefix(of).and_then(|line| line.split_once('"')) else { continue };
+                let Some(count) = rest.strip_prefix(",stage=\"typing\"} ") else { continue };
+                *typed.entry(end.to_owned()).or_default() += count.parse::<f64>()?;
+            }
+        }
+        ensure!(!typed.is_empty(), "the hub tells how long `typing` takes");
+        Ok(typed)
+    }
+}
+
+/// The share of messages between two looks whose `typing` was written within a millisecond.
+fn within_a_millisecond(before: &Typed, after: &Typed) -> f64 {
+    let between = |end: &str| after.get(end).unwrap_or(&f64::NAN) - before.get(end).unwrap_or(&0.0);
+    between("0.001") / between("+Inf")
+}
+
 /// Everybody comes in, to one hub after the other.
 async fn sockets(house: &House<'_>, callers: &[Caller<'_>]) -> Result<Vec<Socket>> {
     let mut sockets = Vec::new();
@@ -236,18 +273,19 @@ async fn open(
         return Ok(Vec::new());
     }
     line(&format!(
-        "\nchat, open loop: {} sockets, shares of {peak:.0} chats/s; from the time a chat was to begin, in ms, p50/p99/p99.9",
+        "\nchat, open loop: {} sockets, shares of {peak:.0} chats/s; from the time a chat was to begin, in ms, p50/p99/p99.9; and the share of `typing` written within 1 ms of reading the frame",
         callers.len()
     ));
     line(&format!(
-        "{:>7} {:>9} {:>9} {:>24} {:>24} {:>24}",
-        "share", "wanted/s", "chats/s", "typing", "accepted", "response"
+        "{:>7} {:>9} {:>9} {:>24} {:>8} {:>24} {:>24}",
+        "share", "wanted/s", "chats/s", "typing", "in 1 ms", "accepted", "response"
     ));
     let mut sockets = sockets(house, callers).await?;
     let mut report = Vec::new();
     for &share in shares {
         let wanted = peak * f64::from(share) / 100.0;
         tell(&format!("chat: {share} % of the peak"));
+        let before = house.typed().await?;
         let begun = Instant::now();
         #[expect(clippy::cast_precision_loss, reason = "a time")]
         let pace = Duration::from_secs_f64(sockets.len() as f64 / wanted);
@@ -272,6 +310,7 @@ async fn open(
             sockets.push(socket?);
         }
         let rate_now = begun.elapsed();
+        let in_time = within_a_millisecond(&before, &house.typed().await?);
         let mut all = gather(std::mem::take(&mut *figures.lock().expect("nobody panics")))?;
         let reached = rate(all.response.0.len() as u64, rate_now);
         let three = |series: &mut Series| {
@@ -280,12 +319,16 @@ async fn open(
         };
         let (typing, accepted, response) = (three(&mut all.typing), three(&mut all.accepted), three(&mut all.response));
         line(&format!(
-            "{share:>5} % {wanted:>9.0} {reached:>9.0} {:>24} {:>24} {:>24}",
-            typing.0, accepted.0, response.0
+            "{share:>5} % {wanted:>9.0} {reached:>9.0} {:>24} {:>6.2} % {:>24} {:>24}",
+            typing.0,
+            in_time * 100.0,
+            accepted.0,
+            response.0
         ));
         report.push(json!({
             "share_percent": share, "wanted_per_second": wanted, "chats_per_second": reached,
             "typing_ms": typing.1, "accepted_ms": accepted.1, "response_ms": response.1,
+            "typing_within_1_ms_of_the_frame": in_time,
         }));
     }
     Ok(report)
