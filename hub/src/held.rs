@@ -2,10 +2,11 @@
 //!
 //! A lost last hint shows in nothing that comes after it, since nothing does. So what was heard is compared with the
 //! store, in batches: conversations that wait for an answer often (`HUB_LOOK_MS`), all of them now and then
-//! (`HUB_LOOK_ALL_MS`). Where the store is ahead the conversation's sockets are made to look.
+//! (`HUB_LOOK_ALL_MS`). Where the store is ahead the conversation's sockets are made to look. So are those of whoever sits
+//! there by what is no more, which is found out for all of a company together ([`sitting`](crate::sitting)).
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicUsize, Ordering},
@@ -18,13 +19,16 @@ use chat_core::{
     keys::Topic,
     store::{conversations::Progress, door::Seat},
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, warn};
 
-use crate::Hub;
+use crate::{Hub, sitting::Sitting};
 
-/// Conversations of one query.
+/// Conversations, or those who sit there, of one query.
 const TOGETHER: usize = 500;
+
+/// After which time a roll is called again that could not be.
+const CALLED_AGAIN: Duration = Duration::from_secs(1);
 
 /// The conversations of this hub.
 #[derive(Default)]
@@ -33,8 +37,8 @@ pub struct Held {
 }
 
 struct Entry {
-    /// Sockets that hold it.
-    holders: usize,
+    /// Those who sit in it.
+    sitting: Vec<Arc<Sitting>>,
     heard: Arc<Heard>,
 }
 
@@ -53,11 +57,19 @@ pub struct Heard {
     unended: AtomicUsize,
 }
 
+/// Somebody whose name is called.
+struct Called {
+    conversation: ConversationId,
+    topic: Topic,
+    sitting: Arc<Sitting>,
+}
+
 /// A socket's hold on its conversation.
 pub struct Hold {
     conversations: Arc<Mutex<HashMap<ConversationId, Entry>>>,
     conversation: ConversationId,
     heard: Arc<Heard>,
+    sitting: Arc<Sitting>,
     unended: usize,
 }
 
@@ -65,10 +77,11 @@ impl Held {
     /// Holds the conversation of a seat that was taken after listening to `topic` began. Only the first holder's seat
     /// says how far was heard: a later one may have read what an earlier one missed.
     #[must_use]
-    pub fn hold(&self, seat: &Seat, topic: Topic) -> Hold {
+    pub fn hold(&self, seat: &Seat, topic: Topic, sitting: Sitting) -> Hold {
+        let sitting = Arc::new(sitting);
         let mut conversations = lock(&self.conversations);
         let entry = conversations.entry(seat.conversation).or_insert_with(|| Entry {
-            holders: 0,
+            sitting: Vec::with_capacity(1),
             heard: Arc::new(Heard {
                 tenant: seat.tenant(),
                 topic,
@@ -79,9 +92,9 @@ impl Held {
                 unended: AtomicUsize::new(0),
             }),
         });
-        entry.holders += 1;
-        let heard = Arc::clone(&entry.heard);
-        Hold { conversations: Arc::clone(&self.conversations), conversation: seat.conversation, heard, unended: 0 }
+        entry.sitting.push(Arc::clone(&sitting));
+        let (conversations, heard) = (Arc::clone(&self.conversations), Arc::clone(&entry.heard));
+        Hold { conversations, conversation: seat.conversation, heard, sitting, unended: 0 }
     }
 
     /// How many there are.
@@ -108,9 +121,28 @@ impl Held {
         }
         due
     }
+
+    /// Everybody who sits somewhere and is on the roll, by tenant.
+    fn roll(&self) -> HashMap<TenantId, Vec<Called>> {
+        let mut roll: HashMap<_, Vec<_>> = HashMap::new();
+        for (conversation, Entry { sitting, heard }) in lock(&self.conversations).iter() {
+            for sitting in sitting.iter().filter(|sitting| sitting.is_on_the_roll()) {
+                let called =
+                    Called { conversation: *conversation, topic: heard.topic.clone(), sitting: Arc::clone(sitting) };
+                roll.entry(heard.tenant).or_default().push(called);
+            }
+        }
+        roll
+    }
 }
 
 impl Hold {
+    /// Whoever holds it, as they sit there.
+    #[must_use]
+    pub fn sitting(&self) -> &Sitting {
+        &self.sitting
+    }
+
     /// News with this `seq` came over the bus, or a look at the store has brought everything up to it.
     pub fn heard(&self, seq: i64) {
         self.heard.seq.fetch_max(seq, Ordering::Relaxed);
@@ -137,8 +169,8 @@ impl Drop for Hold {
         self.heard.unended.fetch_sub(self.unended, Ordering::Relaxed);
         let mut conversations = lock(&self.conversations);
         let Some(entry) = conversations.get_mut(&self.conversation) else { return };
-        entry.holders -= 1;
-        if entry.holders == 0 {
+        entry.sitting.retain(|sitting| !Arc::ptr_eq(sitting, &self.sitting));
+        if entry.sitting.is_empty() {
             conversations.remove(&self.conversation);
         }
     }
@@ -162,11 +194,13 @@ impl Heard {
 
 impl Hub {
     /// Compares what was heard with the store, until the hub leaves: conversations that wait for an answer after each
-    /// `look`, all of them after each `look_all`.
+    /// `look`, all of them after each `look_all`, and with them those who sit there.
     pub(crate) async fn look_after(self, look: Duration, look_all: Duration) {
         let (mut some, mut every) = (interval(look), interval(look_all));
         some.set_missed_tick_behavior(MissedTickBehavior::Delay);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Called less often than they would ask, it would spare nobody.
+        let spares = look_all <= Duration::from_millis(self.0.limits.ping_ms);
         loop {
             let all = tokio::select! {
                 biased;
@@ -183,7 +217,38 @@ impl Hub {
                     self.look(tenant, batch).await;
                 }
             }
+            if all && spares && !self.call_the_roll().await {
+                every.reset_after(CALLED_AGAIN);
+            }
         }
+    }
+
+    /// Calls the roll of each company; false where one could not be called. Whoever is missing is made to look, and so goes
+    /// through the door again.
+    async fn call_the_roll(&self) -> bool {
+        let mut all_called = true;
+        for (tenant, roll) in self.0.held.roll() {
+            for batch in roll.chunks(TOGETHER) {
+                let asked = Instant::now();
+                let (conversations, persons): (Vec<_>, Vec<_>) =
+                    batch.iter().map(|called| (called.conversation, called.sitting.person)).unzip();
+                let found = match self.0.store.roll(tenant, &conversations, &persons).await {
+                    Ok(found) => found,
+                    Err(error) => {
+                        warn!(?error, "a roll was not called; each socket asks for itself");
+                        all_called = false;
+                        continue;
+                    }
+                };
+                let missing = batch.iter().zip(found).filter(|(called, found)| !called.sitting.answers(*found, asked));
+                let topics: HashSet<&Topic> = missing.map(|(called, _)| &called.topic).collect();
+                for topic in topics {
+                    debug!(%topic, "somebody sits there by what is no more");
+                    self.0.subscriber.nudge(topic);
+                }
+            }
+        }
+        all_called
     }
 
     async fn look(&self, tenant: TenantId, batch: &[(ConversationId, Arc<Heard>)]) {

@@ -25,6 +25,7 @@ mod retention;
 pub mod seal;
 mod server;
 pub mod session;
+pub mod sitting;
 
 use std::{
     future::Future,

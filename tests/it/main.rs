@@ -51,6 +51,7 @@ mod rbac;
 mod release;
 mod resets;
 mod retention;
+mod roll;
 mod security;
 mod services;
 mod sockets;

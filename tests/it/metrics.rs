@@ -34,7 +34,7 @@ use reqwest::{StatusCode, header};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-const TOKEN: &str = "k3J9-vq2L_x8Zr0Tn5Wm7Yb1Hc4Gd6Fs";
+pub(crate) const TOKEN: &str = "k3J9-vq2L_x8Zr0Tn5Wm7Yb1Hc4Gd6Fs";
 
 /// A model that answers, and fails when it is asked to.
 struct Moody;
@@ -61,13 +61,13 @@ async fn watched() -> App {
 }
 
 /// Every figure, by its name with labels as they are written.
-struct Scraped {
+pub(crate) struct Scraped {
     values: BTreeMap<String, f64>,
     text: String,
 }
 
 impl Scraped {
-    async fn of(app: &App) -> Self {
+    pub(crate) async fn of(app: &App) -> Self {
         let asked = http().get(format!("{}/metrics", app.product.rest())).bearer_auth(TOKEN).send().await.unwrap();
         assert_eq!(asked.status(), StatusCode::OK);
         let text = asked.text().await.unwrap();
@@ -79,7 +79,7 @@ impl Scraped {
         Self { values: values.collect(), text }
     }
 
-    fn get(&self, name: &str) -> f64 {
+    pub(crate) fn get(&self, name: &str) -> f64 {
         *self.values.get(name).unwrap_or_else(|| panic!("{name} is not among\n{}", self.text))
     }
 

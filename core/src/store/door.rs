@@ -118,7 +118,7 @@ const TENANT: &str = "
 
 /// What the door of a conversation tells of person and conversation, and the tenant that it opens.
 macro_rules! seat {
-    ($rest:literal) => {
+    ($rest:expr) => {
         concat!(
             "select u.role, u.put_out, m.role as member_role, c.tenant_id, c.user_id, c.status, c.epoch, c.last_seq,
                     c.expired_seq, c.read_seq, set_config('app.current_tenant', coalesce(c.tenant_id::text, ''), true)
@@ -136,12 +136,24 @@ pub(super) const ANY_CONVERSATION: &str = seat!(
      where u.id = $1"
 );
 
-pub(super) const CONVERSATION: &str = seat!(
+/// Whether a member may sit in a conversation: of portal_users `u`, user_tenant_roles `m`, web_conversations `c`.
+macro_rules! may_sit {
+    ($who:literal) => {
+        concat!(
+            "u.role <> 'platform_admin' and (c.user_id = ",
+            $who,
+            " or (c.status = 'escalated' and u.role = 'customer_admin' and m.role = 'customer_admin'))"
+        )
+    };
+}
+pub(super) use may_sit;
+
+pub(super) const CONVERSATION: &str = seat!(concat!(
     "left join (web_conversations c join user_tenant_roles m on m.tenant_id = c.tenant_id and m.user_id = $1)
-       on c.id = $2 and u.role <> 'platform_admin'
-      and (c.user_id = $1 or (c.status = 'escalated' and u.role = 'customer_admin' and m.role = 'customer_admin'))
-     where u.id = $1"
-);
+       on c.id = $2 and ",
+    may_sit!("$1"),
+    " where u.id = $1"
+));
 
 /// `$1` person, `$2` conversation. Behind the lock: whoever was let in because it waited for a person may be so no longer,
 /// and then the door shuts again.

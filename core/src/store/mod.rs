@@ -34,6 +34,7 @@ pub mod owner;
 pub mod portal;
 pub mod retention;
 mod role;
+pub mod roll;
 mod room;
 mod sabotage;
 mod script;

@@ -44,6 +44,7 @@ use crate::{
     refusal::{self, FULL_PATIENCE},
     registry::Place,
     server::Guest,
+    sitting::Sitting,
 };
 
 /// Longest wait for Redis to confirm a subscription. After it the socket goes on, and looks again when it is confirmed.
@@ -188,7 +189,7 @@ pub(crate) async fn admit(hub: &Hub, auth: &Auth, conversation: Option<Conversat
         (listening.await, reading.await)
     };
     let (seat, turns) = standing?;
-    let hold = hub.0.held.hold(&seat, subscription.topic().clone());
+    let hold = hub.0.held.hold(&seat, subscription.topic().clone(), Sitting::new(&seat, &token));
 
     let period_ms = hub.0.limits.ping_ms;
     // The first one somewhere in the first period, so that sockets that came together do not ask together.
@@ -311,6 +312,7 @@ impl Session {
         if seat.put_out != self.seat.put_out {
             return Err(Close::PutOut);
         }
+        self.hold.sitting().takes(&seat);
         let mut read_seq = self.seat.read_seq;
         if seat.epoch != self.epoch {
             // A reset leaves nothing to read, and is told before anything else is.
@@ -346,6 +348,9 @@ impl Session {
         }
         self.silent_pings += u32::from(peer.answers());
         peer.ping().await?;
+        if self.hold.sitting().found_within(self.ping.period()) {
+            return Ok(());
+        }
         self.still_in(peer).await
     }
 

@@ -116,6 +116,14 @@ pub(super) const BREACHES: &[Breach] = &[
         test: "tokens::an_admin_who_is_demoted_does_not_go_on_reading_what_is_not_theirs",
     },
     Breach {
+        threat: "T7",
+        defence: "who is spared that question is found missing when the roll is called, and by what they sat there",
+        file: "hub/src/sitting.rs",
+        find: "found.filter(|present| known.footing == Some(present.footing))",
+        replace: "found.filter(|_| known.footing.is_some())",
+        test: "roll::whoever_may_not_be_there_any_more_is_out_without_a_ping",
+    },
+    Breach {
         threat: "T4",
         defence: "who leaves while the issuer is asked neither ends the question nor makes us ask again",
         file: "core/src/token/published.rs",

@@ -7,8 +7,8 @@ pub(super) const BREACHES: &[Breach] = &[
         threat: "T8",
         defence: "without policies, only the owner, and the company's admin while it waits for a person, enter a conversation",
         file: "core/src/store/door.rs",
-        find: "(c.status = 'escalated' and u.role = 'customer_admin' and m.role = 'customer_admin'))\n     where",
-        replace: "c.status = 'escalated')\n     where",
+        find: "or (c.status = 'escalated' and u.role = 'customer_admin' and m.role = 'customer_admin'))\"",
+        replace: "or c.status = 'escalated')\"",
         test: "rbac::without_policies_everybody_may_do_the_same_and_no_more",
     },
     Breach {
