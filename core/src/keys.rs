@@ -2,13 +2,13 @@
 //!
 //! [`Topic`] and [`Key`] can be made nowhere else, so a name in a string literal does not reach the bus.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::ids::{AgentId, ConversationId, TenantId, TurnId, UserId};
 
-/// A pub-sub channel.
+/// A pub-sub channel. One name for all who listen there: cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Topic(String);
+pub struct Topic(Arc<str>);
 
 /// A key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -17,7 +17,7 @@ pub struct Key(String);
 /// Where the frames of a conversation are published: `{tenant}:webchat:response:{conversation}`.
 #[must_use]
 pub fn webchat_response_key(tenant: TenantId, conversation: ConversationId) -> Topic {
-    Topic(format!("{tenant}:webchat:response:{conversation}"))
+    Topic(format!("{tenant}:webchat:response:{conversation}").into())
 }
 
 /// The conversation whose frames are published under this name, if it is one of [`webchat_response_key`].

@@ -60,7 +60,7 @@ pub struct Heard {
 /// Somebody whose name is called.
 struct Called {
     conversation: ConversationId,
-    topic: Topic,
+    heard: Arc<Heard>,
     sitting: Arc<Sitting>,
 }
 
@@ -127,9 +127,9 @@ impl Held {
         let mut roll: HashMap<_, Vec<_>> = HashMap::new();
         for (conversation, Entry { sitting, heard }) in lock(&self.conversations).iter() {
             for sitting in sitting.iter().filter(|sitting| sitting.is_on_the_roll()) {
-                let called =
-                    Called { conversation: *conversation, topic: heard.topic.clone(), sitting: Arc::clone(sitting) };
-                roll.entry(heard.tenant).or_default().push(called);
+                let (heard, sitting) = (Arc::clone(heard), Arc::clone(sitting));
+                let called = Called { conversation: *conversation, heard, sitting };
+                roll.entry(called.heard.tenant).or_default().push(called);
             }
         }
         roll
@@ -241,7 +241,7 @@ impl Hub {
                     }
                 };
                 let missing = batch.iter().zip(found).filter(|(called, found)| !called.sitting.answers(*found, asked));
-                let topics: HashSet<&Topic> = missing.map(|(called, _)| &called.topic).collect();
+                let topics: HashSet<&Topic> = missing.map(|(called, _)| &called.heard.topic).collect();
                 for topic in topics {
                     debug!(%topic, "somebody sits there by what is no more");
                     self.0.subscriber.nudge(topic);

@@ -130,7 +130,7 @@ impl TypedMetric for Times {
 impl EncodeMetric for Times {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), FmtError> {
         let counted = self.0.counted();
-        let ends = STEPS.into_iter().chain([f64::MAX]);
+        let ends = STEPS.into_iter().chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = ends.zip(counted.counts).collect();
         encoder.encode_histogram::<NoLabelSet>(counted.seconds, counted.all(), &buckets, None)
     }

@@ -185,6 +185,12 @@ async fn a_chat_moves_what_it_should() {
     }
     assert!((after.get(r#"chat_turns_failed_total{code="model_failed"}"#) - 1.0).abs() < 0.5);
     assert!(grown("chat_publications_total") >= 4.0 && grown("chat_pool_wait_seconds_count") >= 6.0);
+    // Whoever computes quantiles needs the step that holds all.
+    for stage in ["typing", "stored", "accepted", "ended"] {
+        let all = after.get(&format!(r#"chat_message_stage_seconds_bucket{{le="+Inf",stage="{stage}"}}"#));
+        let count = after.get(&format!(r#"chat_message_stage_seconds_count{{stage="{stage}"}}"#));
+        assert!((all - count).abs() < 0.5, "{}", after.text);
+    }
     let stage = |stage: &str| after.get(&format!(r#"chat_message_stage_seconds_sum{{stage="{stage}"}}"#));
     assert!(stage("typing") < stage("accepted") && stage("stored") <= stage("accepted"), "{}", after.text);
     assert!(stage("accepted") < stage("ended") && stage("ended") < 60.0, "{}", after.text);

@@ -77,9 +77,17 @@ async fn one(stack: &Stack, count: usize, hubs: usize, seconds: u64) -> Result<V
     }
     let deadline = Instant::now() + FORGETTING;
     let mut left = of_hubs();
+    let mut others = Vec::new();
+    for _ in 0..hubs {
+        others.push(Crowd::start(&std::env::current_exe()?)?);
+    }
     while Instant::now() < deadline && left > hub_before + (hub_with - hub_before) / 10 {
-        pass(Duration::from_millis(500)).await;
+        // A hub that nobody comes to any more allocates nothing, and the allocator gives back as it allocates.
+        warm(&mut others, &serving, &entrants).await?;
         left = of_hubs();
+    }
+    for crowd in others {
+        crowd.leave().await?;
     }
     let a_socket = |more: u64, less: u64| more.saturating_sub(less) as f64 / count as f64;
     let (hub, redis) = (a_socket(hub_with, hub_before), a_socket(redis_with, redis_before));
