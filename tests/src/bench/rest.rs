@@ -46,6 +46,9 @@ pub async fn run(histories: &[i64], lists: &[usize], seconds: u64) -> Result<Val
     line(&format!("\nREST, {CONNECTIONS} connections, {seconds} s each; times in ms"));
     line(&format!("{:>26} {:>11} {:>12} {:>9} {:>8} {:>8}", "", "requests/s", "pgbench/s", "of it", "p50", "p99"));
     let mut report = Vec::new();
+    tell("REST: an answer that needs no database");
+    let healthz = format!("{}{}/healthz", product.rest(), conversations::BASE);
+    report.push(one("HTTP alone", &healthz, "", None, length).await?);
     let users: Vec<_> = stack.demo.users.iter().filter(|user| user.tenant.is_some()).collect();
     let tenant = stack.demo.tenants.first().context("a tenant")?.id;
     let (readers, listers) = users.split_at(histories.len());
