@@ -168,7 +168,7 @@ impl Hub {
         let (database, redis, queue, token, edge, portal, metrics, limits, times) =
             env.finish((database, redis, queue, token, edge, portal, metrics, limits, times))?;
         let store = Store::connect(&database).await?;
-        let queue = Arc::new(Sqs::from_settings(&queue));
+        let queue = Arc::new(Sqs::connect(&queue).await);
         let publisher = Publisher::new(&redis)?;
         Ok(Self::start(Parts { store, queue, publisher, redis, token, edge, portal, metrics, limits, times })?)
     }

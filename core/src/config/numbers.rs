@@ -158,7 +158,8 @@ numbers! {
         /// were lost are found at the second look, so above 2,500 a lost reply takes longer than the 5 s that the
         /// documents name; a test that wants to see what else finds it may go up to an hour.
         look_ms: u64 = 2_000 in 10..3_600_000, "HUB_LOOK_MS";
-        /// Time between two looks of a hub at all conversations it holds, in milliseconds.
+        /// Time between two looks of a hub at all conversations it holds, in milliseconds. Where it is no longer than the
+        /// time between two pings, the roll of those who sit there is called as well, and spares them a question each.
         look_all_ms: u64 = 25_000 in 10..3_600_000, "HUB_LOOK_ALL_MS";
     }
 }

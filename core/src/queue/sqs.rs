@@ -42,6 +42,13 @@ impl Sqs {
         Self { client: Arc::default(), url: settings.url.clone() }
     }
 
+    /// The same, made at once: for who is here for long and shall have its first hint sent as fast as the others.
+    pub async fn connect(settings: &config::Queue) -> Self {
+        let sqs = Self::from_settings(settings);
+        sqs.client.get_or_init(client).await;
+        sqs
+    }
+
     /// A queue reached through a client that is at hand.
     #[must_use]
     pub fn new(client: Client, url: String) -> Self {

@@ -71,6 +71,7 @@ pub const TRIED: &[&str] = &[
     "renew_channel_turn",
     "reserve",
     "reset_conversation",
+    "roll",
     "search",
     "seat",
     "settle",
@@ -256,6 +257,10 @@ impl Attacker<'_> {
         let (times, pace) = (Times::default(), Pace::new(&Times::default()));
         let ids: Vec<ConversationId> = house.talks().iter().map(|talk| talk.id).collect();
         tries.note("progress", many(store.progress(tenant, &ids).await));
+        let (there, people): (Vec<_>, Vec<_>) =
+            ids.iter().flat_map(|id| house.people.iter().map(move |person| (*id, *person))).unzip();
+        let roll = store.roll(tenant, &there, &people).await;
+        tries.note("roll", many(roll.map(|roll| roll.into_iter().flatten().collect())));
         for talk in house.talks() {
             tries.note("claim", some(store.claim(tenant, talk.id, &times, &Memory::default()).await));
             // The turn that a worker of acme's has is of this attempt.

@@ -1,14 +1,14 @@
 //! How long a function takes from its start to its first question for work, and to its first answer, beside one that does
 //! nothing. The event waits from the start, as it does where somebody's request made Lambda start the function.
 
-use std::{io::Write, path::Path};
+use std::{io::Write, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use chat_core::{ids::ConversationId, job::Job, store::Store, text::Text, timestamp::Timestamp, token::Identity};
 use flate2::{Compression, write::DeflateEncoder};
 use serde_json::{Value, json};
 
-use super::{HOURS, Stack, line, program, tell};
+use super::{HOURS, Stack, line, pass, program, tell};
 use crate::{
     demo::Size,
     lambda::{Lambda, http::http_event},
@@ -24,6 +24,9 @@ const FUNCTIONS: &[(&str, User)] = &[
     ("orchestrator", User::Orchestrator),
     ("dead_letters", User::DeadLetters),
 ];
+
+/// Time between the end of one and the start of the next.
+const SETTLING: Duration = Duration::from_millis(100);
 
 /// Starts each so many times, in turn with the empty one.
 ///
@@ -52,6 +55,9 @@ pub async fn run(times: usize) -> Result<Value> {
                 series[number + 1].push(function.age());
                 ensure!(number == 0 || well(name, &answer), "{name} answers {answer}");
                 series[number].push(function.ready().await?);
+                drop(function);
+                // Its end, and its session's, shall not fall into the start of the next.
+                pass(SETTLING).await;
             }
         }
         let [no_poll, no_answer, poll, answer] = series.each_mut().map(|series| series.quantile(0.5));

@@ -8,12 +8,13 @@ use tokio::process::Command;
 use super::Stack;
 use crate::services::pg_bin;
 
-/// Memory that a process has for itself, in bytes, with its share of what it shares (PSS); 0 where the system does not tell.
+/// Memory that a process has for itself, in bytes: the anonymous part of its PSS. The rest is its share of its program's
+/// file, which grows when another process of that program ends. 0 where the system does not tell.
 /// Source: proc(5), `smaps_rollup`.
 #[must_use]
 pub fn memory(pid: u32) -> u64 {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss_Anon:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
     kib.unwrap_or_default() * 1024
 }
