@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 
-use chat_core::{config::Limits, ids::ClientMessageId};
+use chat_core::{
+    config::Limits,
+    ids::{ClientMessageId, ConversationId},
+};
 use futures::future::join_all;
 use harness::{
     app::{self, App},
@@ -229,5 +232,22 @@ async fn a_page_of_long_messages_is_cut_to_what_lambda_lets_out() {
             (1..=100).collect::<Vec<i64>>()
         );
     }
+    app.finish().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_statement_is_planned_once_whatever_its_limit() {
+    let app = App::start().await.unwrap();
+    let client = app.app_role().await.unwrap();
+    let page =
+        "select id from web_conversation_messages where conversation_id = $1 and seq < $2 order by seq desc limit $3";
+    let page = client.prepare(page).await.unwrap();
+    for limit in 1..20_i64 {
+        client.query(&page, &[&ConversationId::new(), &i64::MAX, &limit]).await.unwrap();
+    }
+    let plans =
+        "select generic_plans, custom_plans from pg_prepared_statements where generic_plans + custom_plans >= 19";
+    let plans = client.query_one(plans, &[]).await.unwrap();
+    assert_eq!((plans.get::<_, i64>(0), plans.get::<_, i64>(1)), (19, 0), "of the general and of each call's own");
     app.finish().await.unwrap();
 }
