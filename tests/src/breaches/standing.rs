@@ -13,7 +13,7 @@ pub(super) const BREACHES: &[Breach] = &[
     },
     Breach {
         threat: "T10",
-        defence: "a role that could bypass the policies is refused at the start",
+        defence: "a connection of a role that could bypass the policies is refused, and a hub does not start with one",
         file: "core/src/store/role.rs",
         find: "select r.rolsuper or r.rolbypassrls or exists (",
         replace: "select false and exists (",
